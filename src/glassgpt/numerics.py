@@ -1,0 +1,73 @@
+"""Log-softmax, entropy and divergences in float64: the few formulas that every room must agree on.
+
+Logarithms are natural (nats). A probability of exactly 0 contributes 0 to an entropy, by continuity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from glassgpt.errors import NumericalError
+
+LN2 = float(np.log(2.0))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities along the last axis, in float64; -inf stays -inf.
+
+    Raises NumericalError for NaN, for +inf, and for a row in which no token is allowed.
+
+    >>> np.exp(log_softmax(np.array([0.0, np.log(3.0)]))).round(12)
+    array([0.25, 0.75])
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.shape[-1] == 0:
+        raise NumericalError("every token is excluded: at least one must stay possible")
+    top = np.max(logits, axis=-1, keepdims=True)  # NaN if any is NaN
+    if not np.all(np.isfinite(top)):
+        raise NumericalError(_what_is_wrong(logits, top))
+    shifted = logits - top
+    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+
+
+def _what_is_wrong(logits: np.ndarray, top: np.ndarray) -> str:
+    row = int(np.flatnonzero(~np.isfinite(top.reshape(-1)))[0])
+    if np.isnan(logits).any():
+        return f"the logits of row {row} hold NaN: the model's weights are damaged, or its training diverged"
+    if np.isposinf(logits).any():
+        return f"the logits of row {row} hold +inf: the model's weights have overflowed"
+    return f"row {row} excludes every token: at least one must stay possible"
+
+
+def entropy(logprobs: np.ndarray) -> np.ndarray:
+    """Shannon entropy -sum p ln p along the last axis, in nats.
+
+    >>> float(entropy(np.log([0.5, 0.5])))  # ln 2
+    0.6931471805599453
+    """
+    return -np.sum(np.exp(logprobs) * np.where(np.isneginf(logprobs), 0.0, logprobs), axis=-1)
+
+
+def kl_divergence(p_logprobs: np.ndarray, q_logprobs: np.ndarray) -> np.ndarray:
+    """KL(p || q) = sum p (ln p - ln q) along the last axis, in nats; inf where p allows what q excludes."""
+    p_logprobs, q_logprobs = np.broadcast_arrays(p_logprobs, q_logprobs)
+    possible = ~np.isneginf(p_logprobs)
+    difference = np.zeros(p_logprobs.shape)
+    np.subtract(p_logprobs, q_logprobs, out=difference, where=possible)
+    return np.sum(np.exp(p_logprobs) * difference, axis=-1)
+
+
+def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Half the L1 distance of two distributions along the last axis, in [0, 1].
+
+    >>> float(total_variation(np.array([1.0, 0.0]), np.array([0.25, 0.75])))
+    0.75
+    """
+    return 0.5 * np.sum(np.abs(p - q), axis=-1)
+
+
+def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Jensen-Shannon divergence along the last axis, in nats, in [0, ln 2]; finite whatever the supports."""
+    with np.errstate(divide="ignore"):
+        middle = np.log(0.5 * (p + q))
+        return 0.5 * kl_divergence(np.log(p), middle) + 0.5 * kl_divergence(np.log(q), middle)
