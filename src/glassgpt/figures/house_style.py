@@ -5,13 +5,13 @@ alone. Type is DejaVu Sans, which matplotlib ships, so a figure looks the same o
 """
 
 import textwrap
+from functools import lru_cache
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager
-from matplotlib.ft2font import FT2Font
+from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.textpath import TextPath
 
 from glassgpt.figures import states
@@ -53,17 +53,18 @@ in_house_style = rc_context(
 
 def shown(text: str) -> str:
     """The text as a figure writes it: blanks made visible, characters that the font lacks as their code."""
-    has_shape = _font().get_char_index
-    return "".join(
-        c if has_shape(ord(c)) else c.encode("unicode_escape").decode() for c in states.visible(text)
-    )
+    has_shape = get_font(fontManager.findfont(FontProperties(family=FONT))).get_char_index
+    return "".join(c if has_shape(ord(c)) else c.encode("unicode_escape").decode() for c in states.visible(text))
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     """Width in inches of one line set at `size` points."""
+    if not text.strip():
+        return 0.0
     # A dollar sign would begin a formula; S is as wide.
     path = TextPath((0, 0), text.replace("$", "S"), size=size, prop=FontProperties(family=FONT, weight=weight))
-    return float(path.get_extents().width) * POINT if len(path.vertices) else 0.0
+    return float(path.get_extents().width) * POINT
 
 
 def inch_axes(figure: Figure, left: float, bottom: float, low: np.ndarray, high: np.ndarray) -> Axes:
@@ -86,9 +87,3 @@ def wrapped(text: str, width: float, size: float) -> str:
 def line_height(text: str, size: float) -> float:
     """Height in inches of a text of one or more lines; 0 for no text."""
     return 1.35 * size * POINT * (text.count("\n") + 1) if text else 0.0
-
-
-def _font() -> FT2Font:
-    from matplotlib.font_manager import get_font
-
-    return get_font(fontManager.findfont(FontProperties(family=FONT)))

@@ -45,9 +45,7 @@ class StateGraph:
         return self.vocab_size**self.context_length
 
 
-def graph_from_tables(
-    tables: Sequence[np.ndarray], symbols: Sequence[str], red: Iterable[int] = ()
-) -> StateGraph:
+def graph_from_tables(tables: Sequence[np.ndarray], symbols: Sequence[str], red: Iterable[int] = ()) -> StateGraph:
     """The state graph of next-token probabilities.
 
     tables: one float array (V**l, V) for each context length l, consecutive and ending with the full length T; row =

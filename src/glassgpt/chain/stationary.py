@@ -1,0 +1,158 @@
+"""The stationary law: how often each context is met in a text without end, pi = pi P.
+
+Up to a few thousand states it is solved by state reduction, to full relative accuracy in every entry. Beyond, it is
+iterated, and the result carries a bound on its error where the chain allows one: a small residual alone proves nothing
+(at low temperature it can be 1e-9 where entries are wrong by 1e8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from glassgpt.chain.markov import MarkovChain
+from glassgpt.chain.mixing import coupling_probabilities
+from glassgpt.chain.reduction import DENSE_LIMIT, StateReduction
+from glassgpt.chain.structure import CommunicatingClasses, communicating_classes
+from glassgpt.chain.walk import Walk
+from glassgpt.errors import UsageError
+from glassgpt.numerics import total_variation
+
+MAX_SWEEPS = 20_000
+TOLERANCE = 1e-13  # of the L1 change in one sweep
+
+
+@dataclass(frozen=True, eq=False)
+class StationaryLaw:
+    """`probabilities`: float64 (n_states,), summing to 1.
+
+    `certificate` says how it was found and how far it can be from the truth. `error_bound`: a proven bound on its L1
+    distance to the true law (0 for state reduction, whose error is rounding), or None where none could be proven.
+    """
+
+    probabilities: np.ndarray
+    certificate: str
+    error_bound: float | None
+    sweeps: int = 0
+
+    @property
+    def is_certified(self) -> bool:
+        return self.error_bound is not None
+
+
+def stationary_distribution(chain: MarkovChain, start: Sequence[int] | None = None) -> StationaryLaw:
+    """The long-run share of each state in a text without end.
+
+    With several closed classes (top-k and top-p make them) the law depends on where the text began: it is then the
+    mixture of their laws by the probability of ending in each, from the context `start`. A periodic class gets its
+    long-run average. Raises UsageError if texts stop, or if several classes are closed and no start is given.
+
+    >>> chain = MarkovChain.from_probabilities(np.array([[0.9, 0.1], [0.5, 0.5]]))
+    >>> stationary_distribution(chain).probabilities.round(6)  # flow out of 0 equals flow into it: 5/6 and 1/6
+    array([0.833333, 0.166667])
+    """
+    if chain.end is not None and chain.end.restart is None:
+        raise UsageError("a text that stops has no stationary law: let its end be a token like others, or a restart")
+    classes = communicating_classes(chain)
+    closed = classes.closed_classes()
+    if len(closed) > 1 and start is None:
+        raise UsageError(
+            f"this sampler has {len(closed)} closed classes of states, and the long run depends on which one a text "
+            "falls into: say from which context it starts"
+        )
+    shares = np.ones(1) if len(closed) == 1 else class_probabilities(chain, classes, start or ())
+    law = np.zeros(chain.n_states)
+    for states, share in zip(closed, shares, strict=True):
+        if len(states) > DENSE_LIMIT:
+            return _iterated(chain, start if len(closed) > 1 else None)
+        law[states] = share * solve_class(chain, states)
+    return StationaryLaw(law, "state reduction (GTH): every entry to rounding", 0.0)
+
+
+def solve_class(chain: MarkovChain, states: np.ndarray) -> np.ndarray:
+    """The stationary law within one closed class, by state reduction: float64 (len(states),)."""
+    return StateReduction(ways_between(chain, states), np.zeros((len(states), 1))).stationary()
+
+
+def ways_between(chain: MarkovChain, states: np.ndarray) -> np.ndarray:
+    """The dense matrix of transition probabilities among some states."""
+    place = np.full(chain.n_states, -1)
+    place[states] = np.arange(len(states))
+    matrix = np.zeros((len(states), len(states)))
+    for token in range(chain.vocab_size):
+        targets = chain.successors[states, token]
+        if chain.end is not None and token == chain.end.token:
+            assert chain.end.restart is not None
+            targets = np.full(len(states), chain.index(chain.end.restart))
+        inside = place[targets] >= 0
+        np.add.at(matrix, (np.flatnonzero(inside), place[targets[inside]]), chain.probs[states[inside], token])
+    return matrix
+
+
+def class_probabilities(chain: MarkovChain, classes: CommunicatingClasses, start: Sequence[int]) -> np.ndarray:
+    """From `start`, the probability of falling into each closed class: float64 (closed classes,)."""
+    closed = classes.closed_classes()
+    home = int(classes.labels[chain.index(start)])
+    if classes.closed[home]:
+        return (np.flatnonzero(classes.closed) == home).astype(np.float64)
+    inside = np.concatenate(closed)
+    number = np.concatenate([np.full(len(states), i) for i, states in enumerate(closed)])
+    transient = np.setdiff1d(np.arange(chain.n_states), inside)
+    if len(transient) > DENSE_LIMIT:
+        return _fallen_mass(chain, closed, start)
+    out = np.zeros((len(transient), len(closed)))
+    row = np.full(chain.n_states, -1)
+    row[transient] = np.arange(len(transient))
+    goal = np.full(chain.n_states, -1)
+    goal[inside] = number
+    for token in range(chain.vocab_size):
+        targets = chain.successors[transient, token]
+        if chain.end is not None and token == chain.end.token:
+            assert chain.end.restart is not None
+            targets = np.full(len(transient), chain.index(chain.end.restart))
+        falls = goal[targets] >= 0
+        np.add.at(out, (np.flatnonzero(falls), goal[targets[falls]]), chain.probs[transient[falls], token])
+    return StateReduction(ways_between(chain, transient), out).absorption()[row[chain.index(start)]]
+
+
+def _fallen_mass(chain: MarkovChain, closed: list[np.ndarray], start: Sequence[int]) -> np.ndarray:
+    """The same by walking forward until next to nothing is left on the way."""
+    walk = Walk(chain)
+    mass = walk.start_at(start)
+    for _ in range(MAX_SWEEPS):
+        shares = np.array([mass[0, states].sum() for states in closed])
+        if 1 - shares.sum() < TOLERANCE:
+            break
+        mass, _ = walk.left(mass)
+    return shares / shares.sum()
+
+
+def _iterated(chain: MarkovChain, start: Sequence[int] | None) -> StationaryLaw:
+    walk = Walk(chain)
+    full = chain.offset(chain.context_length)
+    law = walk.start_at(start) if start is not None else walk.vector(np.arange(chain.n_states) >= full) / chain.full.n_states
+    closing = coupling_probabilities(chain)
+    lazy = not closing.all()  # without a coupling bound the chain may be periodic: average two steps
+    change = np.inf
+    sweeps = 0
+    while sweeps < MAX_SWEEPS and change > TOLERANCE:
+        following, _ = walk.left(law)
+        if lazy:
+            following = 0.5 * (following + law)
+        following /= following.sum()
+        change = float(np.abs(following - law).sum())
+        law, sweeps = following, sweeps + 1
+    residual = 2 * float(total_variation(walk.left(law)[0].ravel(), law.ravel()))
+    return _certified(chain, law.reshape(-1), residual, float(np.prod(closing)), sweeps)
+
+
+def _certified(chain: MarkovChain, law: np.ndarray, residual: float, closing: float, sweeps: int) -> StationaryLaw:
+    """||law - pi|| <= T ||law P - law|| / (1 - tau), tau the contraction over T steps, which coupling bounds."""
+    rounding = (chain.vocab_size + 1) * 2.0**-52  # of one sweep, relative, which no smaller residual can be told from
+    bound = chain.context_length * (residual + rounding) / closing if closing > 0 else np.inf
+    if bound < 1e-6:
+        return StationaryLaw(law, f"iteration: within {bound:.1e} of the truth (L1), by coupling", bound, sweeps)
+    reason = "texts may never meet" if closing == 0 else f"the proven bound is only {bound:.1e}"
+    return StationaryLaw(law, f"iteration: not certified ({reason}; one more sweep moves {residual:.1e})", None, sweeps)

@@ -1,0 +1,61 @@
+"""Figures and texts to disk: whole or not at all, and the same bytes for the same figure."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from glassgpt.errors import UsageError
+
+# None leaves an entry out: dates and version strings would make equal figures differ.
+_METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None, "Producer": None}}
+_DOTS_PER_INCH = 160
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as PNG, SVG or PDF, by the path's suffix, and return the path.
+
+    Folders that are missing are created. The file appears only when it is complete, and the same figure gives the same
+    bytes. Raises UsageError for any other suffix.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _METADATA:
+        raise UsageError(
+            f"a figure can be saved as .png, .svg or .pdf; got {path.name!r} "
+            f"(for Graphviz text, .dot, use to_dot and save_text)"
+        )
+
+    def write(temporary: str) -> None:
+        with rc_context(
+            {"svg.hashsalt": "glassgpt", "svg.fonttype": "path", "pdf.fonttype": 42, "path.simplify": True}
+        ):
+            figure.savefig(temporary, format=suffix[1:], dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
+
+    return _replace_when_complete(path, write)
+
+
+def save_text(text: str, path: str | Path) -> Path:
+    """Write a text such as Graphviz's (.dot) as UTF-8, whole or not at all, and return the path."""
+    return _replace_when_complete(Path(path), lambda temporary: Path(temporary).write_text(text, "utf-8", newline="\n"))
+
+
+def _replace_when_complete(path: Path, write: Callable[[str], object]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because os.replace is atomic only within one file system.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        write(temporary)
+        # mkstemp makes files for their owner only; a picture gets the rights that any new file has.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        os.replace(temporary, path)  # noqa: PTH105
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
