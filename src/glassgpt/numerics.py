@@ -1,4 +1,4 @@
-"""Log-softmax, entropy and divergences in float64: the few formulas that every room must agree on.
+"""Log-softmax, entropy, divergences and counts in float64: the few formulas that every room must agree on.
 
 Logarithms are natural (nats). A probability of exactly 0 contributes 0 to an entropy, by continuity.
 """
@@ -71,3 +71,18 @@ def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
         middle = np.log(0.5 * (p + q))
         return 0.5 * kl_divergence(np.log(p), middle) + 0.5 * kl_divergence(np.log(q), middle)
+
+
+def count_windows(text: np.ndarray, vocab_size: int, length: int) -> np.ndarray:
+    """How often each token follows each context of `length` tokens: float64 (vocab_size**length, vocab_size).
+
+    >>> count_windows(np.array([0, 1, 0, 1, 1]), vocab_size=2, length=1)
+    array([[0., 2.],
+           [1., 1.]])
+    """
+    counts = np.zeros(vocab_size ** (length + 1))
+    if len(text) > length:
+        windows = np.lib.stride_tricks.sliding_window_view(text, length + 1)
+        codes = windows @ vocab_size ** np.arange(length, -1, -1, dtype=np.int64)
+        counts += np.bincount(codes, minlength=len(counts))
+    return counts.reshape(-1, vocab_size)

@@ -41,7 +41,7 @@ def test_some_hundreds_of_states_are_rows_without_numbers():
 
 def test_many_states_of_two_tokens_are_a_square_of_the_second_tokens_probability():
     probabilities = table(2**16, 2)
-    figure = draw_transition_heat_map(probabilities, range(2**16), "01", red=[0, 65535])
+    figure = draw_transition_heat_map(probabilities, bits(16), "01", red=[0, 65535])
     assert images(figure)[0].shape == (256, 256)
     assert images(figure)[0][3, 5] == probabilities[3 * 256 + 5, 1]
     FigureCanvasAgg(figure).draw()

@@ -15,7 +15,7 @@ from glassgpt.chain.hitting import ExpectedSteps, FirstPassage, Hazard, expected
 from glassgpt.chain.markov import MarkovChain
 from glassgpt.chain.walk import Red, Walk
 from glassgpt.errors import UsageError
-from glassgpt.numerics import entropy, jensen_shannon, kl_divergence, total_variation
+from glassgpt.numerics import count_windows, entropy, jensen_shannon, kl_divergence, total_variation
 
 
 def entropy_rate(chain: MarkovChain, law: np.ndarray) -> float:
@@ -48,10 +48,7 @@ class EmpiricalChain:
         text = np.asarray(tokens, dtype=np.int64)
         if len(text) <= length:
             raise UsageError(f"a text of {len(text)} tokens has no token that follows {length} others: give a longer one")
-        windows = np.lib.stride_tricks.sliding_window_view(text, length + 1)
-        codes = windows @ vocab_size ** np.arange(length, -1, -1, dtype=np.int64)
-        counts = np.bincount(codes, minlength=vocab_size ** (length + 1)).astype(np.float64)
-        return cls(counts.reshape(-1, vocab_size), length)
+        return cls(count_windows(text, vocab_size, length), length)
 
     @property
     def seen(self) -> np.ndarray:

@@ -227,12 +227,12 @@ def _paint_basin(
         outline = geometry.arrow_outline(
             geometry.between_nodes(curve, radius, gap=0.02), (2.6 if on_cycle else 1.3) * POINT, 0.13
         )
-        axes.add_patch(
+        axes.add_artist(
             PathPatch(outline, facecolor=colour if on_cycle else GREY, edgecolor="none", gid=f"edge-{state}")
         )
         circle = Circle(place, radius, edgecolor=colour, linewidth=2.6 if on_cycle else 1.0, zorder=3)
         circle.set(facecolor=_tint(colour), gid=f"state-{state}")
-        axes.add_patch(circle)
+        axes.add_artist(circle)
         text = axes.text(*place, shown(labels[state]), size=8.5, ha="center", va="center", parse_math=False, zorder=4)
         text.set(gid=f"name-{state}", weight="bold" if on_cycle else "normal", color=INK)
 

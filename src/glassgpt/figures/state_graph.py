@@ -155,7 +155,7 @@ def _paint_arrows(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> No
         # A thin white edge lets the likelier of two crossing arrows pass over the other.
         patch = PathPatch(outline, facecolor=TONES(edge.probability), edgecolor="white", linewidth=0.5)
         patch.set(zorder=1 + edge.probability, gid=f"edge-{index}", joinstyle="round")
-        axes.add_patch(patch)
+        axes.add_artist(patch)
 
 
 def _paint_nodes(axes: Axes, graph: StateGraph, plan: Plan) -> None:
@@ -163,11 +163,11 @@ def _paint_nodes(axes: Axes, graph: StateGraph, plan: Plan) -> None:
         is_red = state in graph.red
         if is_red:
             ring = Circle(centre, plan.node_radius + 0.05, facecolor="white", edgecolor=RED, linewidth=1.6, zorder=3)
-            axes.add_patch(ring)
+            axes.add_artist(ring)
         colours = {"facecolor": RED_TINT, "edgecolor": RED} if is_red else {"facecolor": NODE_TINT, "edgecolor": INK}
         node = Circle(centre, plan.node_radius, linewidth=1.6 if is_red else 1.1, zorder=3.1, **colours)
         node.set_gid(f"state-{state}")
-        axes.add_patch(node)
+        axes.add_artist(node)
 
 
 def _write_on_nodes(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from glassgpt.errors import UsageError
 from glassgpt.interface import Array, LanguageModel, as_contexts
+from glassgpt.numerics import count_windows
 
 
 class NGram(LanguageModel):
@@ -39,21 +40,6 @@ class NGram(LanguageModel):
         length = contexts.shape[1]
         codes = contexts @ self.vocab_size ** np.arange(length - 1, -1, -1, dtype=np.int64)
         return self._logits[length - 1][codes]
-
-
-def count_windows(text: np.ndarray, vocab_size: int, length: int) -> np.ndarray:
-    """How often each token follows each context of `length` tokens: float64 (vocab_size**length, vocab_size).
-
-    >>> count_windows(np.array([0, 1, 0, 1, 1]), vocab_size=2, length=1)
-    array([[0., 2.],
-           [1., 1.]])
-    """
-    counts = np.zeros(vocab_size ** (length + 1))
-    if len(text) > length:
-        windows = np.lib.stride_tricks.sliding_window_view(text, length + 1)
-        codes = windows @ vocab_size ** np.arange(length, -1, -1, dtype=np.int64)
-        counts += np.bincount(codes, minlength=len(counts))
-    return counts.reshape(-1, vocab_size)
 
 
 def log_rows(counts: np.ndarray, smoothing: float) -> np.ndarray:

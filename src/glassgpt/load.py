@@ -1,0 +1,28 @@
+"""One door to every kind of model: `model, tokenizer = glassgpt.load(ref)`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glassgpt.errors import UsageError
+from glassgpt.interface import LanguageModel, Tokenizer
+from glassgpt.weights.run import Run
+
+
+def load(ref: str | Path) -> tuple[LanguageModel, Tokenizer]:
+    """The model and tokenizer that `ref` names: a run folder, or RUN@STEP for the model after so many updates.
+
+    Raises DamagedFileError for a run that is missing files or was altered, UsageError for a step it does not keep.
+    """
+    run, step = open_run(ref)
+    return run.model(step), run.tokenizer
+
+
+def open_run(ref: str | Path) -> tuple[Run, int | None]:
+    """The run folder that `ref` names, and the step if it names one."""
+    path, at, step = str(ref).rpartition("@")
+    if not at or Path(ref).exists():
+        return Run(ref), None
+    if not step.isdecimal():
+        raise UsageError(f"{step!r} in {str(ref)!r} is no training step: write RUN@STEP, as in runs/baby@25")
+    return Run(path), int(step)

@@ -1,0 +1,110 @@
+"""The one training loop: data, a loss, and a run folder that never loses a finished checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from glassgpt.errors import GlassGPTError, NumericalError
+from glassgpt.models.gpt_torch import GPT
+from glassgpt.training.data import Windows, tokenizer_for, windows_of
+from glassgpt.training.recipe import Recipe
+from glassgpt.weights.run import Run
+from glassgpt.weights.tensors import load_into, tensors_of
+
+
+class Interrupted(GlassGPTError):
+    """Training was asked to stop, and did, after saving the step it had reached."""
+
+
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Run:
+    """Train a recipe into the run folder `out`, or go on with the run that is there, bit for bit as if never stopped.
+
+    `on_step(step, loss)` hears of each step, `should_stop()` is asked before each; Interrupted is raised once the step
+    reached is saved. Raises NumericalError, and keeps the last sound checkpoint, if the loss or a gradient is not finite.
+    """
+    tokenizer = tokenizer_for(recipe)
+    windows = windows_of(recipe, tokenizer)
+    resolved = recipe.to_dict()
+    resolved["data"]["sha256"] = hashlib.sha256(recipe.data.sequence.encode()).hexdigest()
+    run = Run.create(out, recipe.model, tokenizer, resolved)
+    if run.is_finished:
+        return run
+    model = GPT(recipe.model, seed=recipe.run.seed)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay
+    )
+    step, losses = _resume(run, model, optimizer)
+    while step < recipe.train.steps:
+        if should_stop():
+            _save(run, step, model, optimizer, losses)
+            raise Interrupted(f"stopped after {step} of {recipe.train.steps} steps, and saved: the same command goes on")
+        losses.append(_step(model, optimizer, windows, recipe, step))
+        on_step(step, losses[-1])
+        step += 1
+        if step % recipe.train.save_every == 0 or step == recipe.train.steps:
+            _save(run, step, model, optimizer, losses)
+    run.save_model(model)
+    return run
+
+
+def _step(model: GPT, optimizer: torch.optim.Optimizer, windows: Windows, recipe: Recipe, step: int) -> float:
+    inputs, targets = map(torch.from_numpy, windows.batch(step, recipe.train.batch_size, recipe.run.seed))
+    logits = model(inputs)
+    if recipe.train.last_position_only:
+        logits, targets = logits[:, -1:], targets[:, -1:]
+    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter.grad).all():
+            raise NumericalError(
+                f"the gradient of {name} is not finite at step {step} (loss {loss.item()}): the last checkpoint is kept; "
+                "lower train.learning_rate and train into a new folder"
+            )
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def _save(run: Run, step: int, model: GPT, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
+    if step in run.steps:
+        return
+    weights = tensors_of(model)
+    if not all(np.isfinite(value).all() for value in weights.values()):
+        raise NumericalError(f"the weights are not finite after step {step}: the last checkpoint is kept")
+    run.save_metrics([{"step": i, "loss": loss} for i, loss in enumerate(losses)])
+    run.save_checkpoint(step, weights, _optimizer_state(model, optimizer))
+
+
+def _optimizer_state(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    return {
+        f"optimizer.{name}.{key}": np.array(value.numpy())
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _resume(run: Run, model: GPT, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
+    """Put the newest checkpoint into model and optimizer; a run without one keeps step 0, the model as it was drawn."""
+    if not run.steps:
+        _save(run, 0, model, optimizer, [])
+    step = run.steps[-1]
+    weights, state = run.checkpoint(step, model.config)
+    load_into(model, weights)
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer.{name}."
+        kept = {key.removeprefix(prefix): torch.from_numpy(value) for key, value in state.items() if key.startswith(prefix)}
+        if kept:
+            optimizer.state[parameter] = kept
+    return step, [row["loss"] for row in run.metrics()[:step]]

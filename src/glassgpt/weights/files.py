@@ -1,0 +1,36 @@
+"""Files that are whole or not there: written beside their place, forced to disk, then moved into it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that a crash at any moment leaves the old file or the new one, never a part.
+
+    The temporary file lies in the same folder (another one may be on another disk, or full).
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _force_folder_to_disk(path.parent)
+
+
+def _force_folder_to_disk(folder: Path) -> None:
+    if os.name == "nt":  # Windows has no handle on a folder, and needs none
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

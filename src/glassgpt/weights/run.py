@@ -1,0 +1,241 @@
+"""The run folder: all that a training run leaves behind, in files that are whole or not there.
+
+    config.json             the model's shape, in Hugging Face's GPT-2 keys
+    model.safetensors       its weights, once training is done
+    tokenizer.json          its words, in the format of the tokenizers library
+    generation_config.json  how it is sampled if nobody says otherwise
+    run.toml                the resolved recipe and a hash of the data
+    metrics.jsonl           a line a step
+    checkpoints/            step-NNNNNN.safetensors: weights and optimizer state at every kept step
+    manifest.json           a SHA-256 of each of these but the metrics; what it does not list is not there
+
+safetensors carries no checksum, so a flipped bit in it would load as another model: the manifest is what notices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+from safetensors.numpy import save
+
+from glassgpt.errors import DamagedFileError, UsageError
+from glassgpt.models.config import GPTConfig
+from glassgpt.models.gpt_torch import GPT
+from glassgpt.text.character import CharacterTokenizer
+from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
+from glassgpt.weights.files import write_atomically
+from glassgpt.weights.tensors import check_tensors, read_tensors, tensors_of, torch_gpt
+
+MANIFEST = "manifest.json"
+CONFIG_KEYS = {"n_positions": "context_length", "vocab_size": "vocab_size", "n_layer": "n_layer", "n_head": "n_head",
+               "n_embd": "n_embd", "bias": "bias"}  # fmt: skip
+FIXED_CONFIG = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "activation_function": "gelu",
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+}
+
+
+class Run:
+    """A run folder on disk. Opening one reads only its manifest; every file is checked against it when read."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise DamagedFileError(f"there is no run folder {self.path}: train one with `glassgpt train RECIPE --out RUN`")
+        if not is_run(self.path):
+            raise DamagedFileError(f"{self.path} is not a run folder: it has no {MANIFEST}")
+        self._hashes = _parse_manifest(self.path / MANIFEST)
+
+    @classmethod
+    def create(cls, path: Path | str, config: GPTConfig, tokenizer: CharacterTokenizer, recipe: dict[str, Any]) -> Run:
+        """A new run folder, or the same one if it is there already and was begun by the same recipe.
+
+        Raises UsageError, and touches nothing, if the folder holds anything else.
+        """
+        path = Path(path)
+        if is_run(path):
+            run = cls(path)
+            _refuse_other_recipe(run, recipe)
+            return run
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path} exists and is not a run folder: choose another --out, or empty it yourself")
+        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_atomically(path / MANIFEST, b'{"files": {}}\n')
+        run = cls(path)
+        run._write(
+            {
+                "config.json": _json(config_to_json(config)),
+                "tokenizer.json": _json(tokenizer_to_json(tokenizer)),
+                "generation_config.json": _json({"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}),
+                "run.toml": tomli_w.dumps(recipe).encode(),
+            }
+        )
+        return run
+
+    # ---- reading ---------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> GPTConfig:
+        return config_from_json(self._json("config.json"), self.path / "config.json")
+
+    @property
+    def tokenizer(self) -> CharacterTokenizer:
+        return tokenizer_from_json(self._json("tokenizer.json"), self.path / "tokenizer.json")
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads(self._read("run.toml").decode())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DamagedFileError(f"{self.path / 'run.toml'} is not TOML: {error}") from None
+
+    @property
+    def is_finished(self) -> bool:
+        return "model.safetensors" in self._hashes
+
+    @property
+    def steps(self) -> list[int]:
+        """The training steps whose checkpoints are kept, in order."""
+        names = [Path(name).stem for name in self._hashes if name.startswith("checkpoints/")]
+        return sorted(int(name.removeprefix("step-")) for name in names)
+
+    def model(self, step: int | None = None) -> GPT:
+        """The trained model, or the one after `step` updates; of an unfinished run, the newest kept."""
+        config = self.config
+        if step is None and self.is_finished:
+            tensors = read_tensors(self._read("model.safetensors"), self.path / "model.safetensors")
+            check_tensors(tensors, config, self.path / "model.safetensors")
+            return torch_gpt(tensors, config)
+        return torch_gpt(self.checkpoint(self._kept(step), config)[0], config)
+
+    def checkpoint(self, step: int, config: GPTConfig) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Weights and optimizer state after `step` updates."""
+        name = checkpoint_name(step)
+        tensors = read_tensors(self._read(name), self.path / name)
+        weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+        check_tensors(weights, config, self.path / name)
+        return weights, {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl says of each step."""
+        path = self.path / "metrics.jsonl"
+        try:
+            return [json.loads(line) for line in path.read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DamagedFileError(f"{path} is damaged ({error}): restore it from a copy") from None
+
+    # ---- writing ---------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, step: int, weights: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]) -> None:
+        tensors = {f"model.{name}": value for name, value in weights.items()} | optimizer
+        self._write({checkpoint_name(step): save(tensors, metadata={"format": "np"})})
+
+    def save_model(self, model: GPT) -> None:
+        """Write the finished model: from now on the run is complete."""
+        self._write({"model.safetensors": save(tensors_of(model), metadata={"format": "pt"})})
+
+    def save_metrics(self, rows: list[dict[str, Any]]) -> None:
+        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def _write(self, files: dict[str, bytes]) -> None:
+        for name, content in files.items():
+            write_atomically(self.path / name, content)
+            self._hashes[name] = hashlib.sha256(content).hexdigest()
+        write_atomically(self.path / MANIFEST, _json({"files": self._hashes}))
+
+    def _read(self, name: str) -> bytes:
+        path = self.path / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DamagedFileError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
+        if name not in self._hashes:
+            raise DamagedFileError(f"{path} is not listed in {MANIFEST}: the run was damaged, or stopped before saving it")
+        if hashlib.sha256(content).hexdigest() != self._hashes[name]:
+            raise DamagedFileError(
+                f"{path} is not what was saved ({len(content)} bytes, whose SHA-256 differs from {MANIFEST}): "
+                "it was truncated, damaged or edited; restore it from a copy, or train again into a new folder"
+            )
+        return content
+
+    def _json(self, name: str) -> Any:
+        return _parse_json(self._read(name), self.path / name)
+
+    def _kept(self, step: int | None) -> int:
+        kept = self.steps
+        if not kept:
+            raise DamagedFileError(f"{self.path} holds no model yet: go on training it with the same `glassgpt train`")
+        if step is None:
+            return kept[-1]
+        if step not in kept:
+            shown = ", ".join(map(str, kept)) if len(kept) <= 8 else f"{kept[0]}, {kept[1]}, ... {kept[-1]}"
+            raise UsageError(f"{self.path} keeps no step {step}; it keeps {shown}")
+        return step
+
+
+def is_run(path: Path | str) -> bool:
+    return (Path(path) / MANIFEST).is_file()
+
+
+def checkpoint_name(step: int) -> str:
+    return f"checkpoints/step-{step:06d}.safetensors"
+
+
+def config_to_json(config: GPTConfig) -> dict[str, Any]:
+    return FIXED_CONFIG | {key: getattr(config, field) for key, field in CONFIG_KEYS.items()}
+
+
+def config_from_json(content: Any, source: Path) -> GPTConfig:
+    """The shape that a config.json states. Raises DamagedFileError for a key that is missing, unknown or contradictory."""
+    if not isinstance(content, dict):
+        raise DamagedFileError(f"{source} should hold an object, and holds {type(content).__name__}")
+    for key, value in FIXED_CONFIG.items():
+        if content.get(key) != value:
+            raise DamagedFileError(f"{source}: {key} should be {value!r}, and is {content.get(key)!r}")
+    if unknown := sorted(content.keys() - FIXED_CONFIG.keys() - CONFIG_KEYS.keys()):
+        raise DamagedFileError(f"{source}: this version does not know the key {unknown[0]!r}, which may change the model")
+    if missing := sorted(CONFIG_KEYS.keys() - content.keys()):
+        raise DamagedFileError(f"{source} lacks the key {missing[0]!r}")
+    return GPTConfig(**{field: content[key] for key, field in CONFIG_KEYS.items()})
+
+
+def _refuse_other_recipe(run: Run, recipe: dict[str, Any]) -> None:
+    before = run.recipe
+    for section in sorted(before.keys() | recipe.keys()):
+        old, new = before.get(section, {}), recipe.get(section, {})
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                raise UsageError(
+                    f"{run.path} was begun with {section}.{key} = {old.get(key)!r}, and this recipe has {new.get(key)!r}: "
+                    "give the recipe it was begun with to go on, or another --out to start afresh"
+                )
+
+
+def _parse_manifest(path: Path) -> dict[str, str]:
+    content = _parse_json(path.read_bytes(), path)
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
+        raise DamagedFileError(f"{path} should list a hash for each file, and does not: restore it from a copy")
+    return files
+
+
+def _parse_json(content: bytes, path: Path) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is not JSON ({error}): restore it from a copy") from None
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,102 @@
+"""A GPT's parameters as named tensors in files, under GPT-2's own names and in its own orientation.
+
+Linear matrices lie in files as GPT-2 has them, (in, out), which is how `gpt_array` reads them; torch's Linear holds the
+transpose. Loading is strict: every name, shape and dtype is what the config asks for, and nothing is left over or made
+up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from glassgpt.errors import DamagedFileError, NumericalError
+from glassgpt.models.config import GPTConfig
+from glassgpt.models.gpt_array import ArrayGPT
+
+if TYPE_CHECKING:
+    from glassgpt.models.gpt_torch import GPT
+
+LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+
+
+def expected_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
+    """The name and shape of every tensor that a model of this shape consists of."""
+    C = config.n_embd
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.context_length, C)}
+    for layer in range(config.n_layer):
+        for name in ("ln_1", "ln_2"):
+            shapes |= {f"h.{layer}.{name}.weight": (C,), f"h.{layer}.{name}.bias": (C,)}
+        for name, size in (("attn.c_attn", 3 * C), ("attn.c_proj", C), ("mlp.c_fc", 4 * C), ("mlp.c_proj", C)):
+            shapes[f"h.{layer}.{name}.weight"] = (4 * C if name == "mlp.c_proj" else C, size)
+            if config.bias:
+                shapes[f"h.{layer}.{name}.bias"] = (size,)
+    return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
+
+
+def check_tensors(tensors: Mapping[str, np.ndarray], config: GPTConfig, source: Path) -> None:
+    """Raise DamagedFileError unless the tensors are exactly those of the config, NumericalError if one isn't finite."""
+    shapes = expected_shapes(config)
+    if missing := sorted(shapes.keys() - tensors.keys()):
+        raise DamagedFileError(f"{source} lacks {len(missing)} of {len(shapes)} tensors, {missing[0]} among them")
+    if extra := sorted(tensors.keys() - shapes.keys()):
+        raise DamagedFileError(f"{source} holds {extra[0]}, which a model of its config.json does not have")
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            raise DamagedFileError(f"{source}: {name} should be of shape {shape} by config.json, and is {tensor.shape}")
+        if tensor.dtype not in (np.float32, np.float64):
+            raise DamagedFileError(f"{source}: {name} should be float32 or float64, and is {tensor.dtype}")
+        if not np.isfinite(tensor).all():
+            raise NumericalError(f"{source}: {name} holds NaN or infinity: the training that wrote it diverged")
+
+
+def read_tensors(content: bytes, source: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file's bytes. Raises DamagedFileError where they aren't one."""
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DamagedFileError(f"{source} is not a whole safetensors file ({error}): restore it from a copy") from None
+
+
+def tensors_of(model: GPT) -> dict[str, np.ndarray]:
+    """A torch GPT's parameters as files hold them: contiguous arrays of their own."""
+    return {
+        name: _turned(name, value.detach().cpu().numpy())
+        for name, value in model.state_dict().items()
+        if name != "lm_head.weight"  # tied to wte.weight
+    }
+
+
+def torch_gpt(tensors: Mapping[str, np.ndarray], config: GPTConfig) -> GPT:
+    """A torch GPT with these parameters, in their dtype."""
+    import torch
+
+    from glassgpt.models.gpt_torch import GPT
+
+    model = GPT(config)
+    model.to(torch.from_numpy(tensors["wte.weight"][:0].copy()).dtype)
+    load_into(model, tensors)
+    return model
+
+
+def load_into(model: GPT, tensors: Mapping[str, np.ndarray]) -> None:
+    """Set the parameters of a torch GPT."""
+    import torch
+
+    state = {name: torch.from_numpy(_turned(name, value)) for name, value in tensors.items()}
+    model.load_state_dict(state | {"lm_head.weight": state["wte.weight"]})
+
+
+def array_gpt(tensors: Mapping[str, np.ndarray], config: GPTConfig) -> ArrayGPT:
+    """The plain-array GPT with these parameters."""
+    return ArrayGPT(config, tensors)
+
+
+def _turned(name: str, value: np.ndarray) -> np.ndarray:
+    return np.array(value.T if name.endswith(LINEAR) else value, order="C")
