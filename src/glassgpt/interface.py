@@ -59,9 +59,9 @@ class LanguageModel(ABC):
         return RecomputingSession(self, batch_size)
 
     def context_table(self, length: int | None = None) -> np.ndarray:
-        """The logits after *every* context of `length` tokens (default `context_length`): (vocab_size**length, vocab_size).
+        """The logits after *every* context of `length` tokens (default `context_length`), each a row.
 
-        Row `code` belongs to the context whose tokens are the base-vocab_size digits of `code`, the oldest token the
+        Float array (vocab_size**length, vocab_size). Row `code` belongs to the context whose tokens are the base-vocab_size digits of `code`, the oldest token the
         most significant. This is how the chain enumerates a model without knowing what it is.
         """
         length = self.context_length if length is None else length
@@ -171,7 +171,9 @@ def as_contexts(tokens: Array, vocab_size: int) -> np.ndarray:
         raise UsageError(f"expected integer token ids, got {array.dtype}: encode text with a tokenizer first")
     if array.size and not (array.min() >= 0 and array.max() < vocab_size):
         wrong = array[(array < 0) | (array >= vocab_size)][0]
-        raise UsageError(f"token id {wrong} is outside this model's vocabulary of {vocab_size} (ids 0 to {vocab_size - 1})")
+        raise UsageError(
+            f"token id {wrong} is outside this model's vocabulary of {vocab_size} (ids 0 to {vocab_size - 1})"
+        )
     return array.astype(np.int64, copy=False)
 
 

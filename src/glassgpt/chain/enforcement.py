@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glassgpt.chain.markov import Layer, MarkovChain
-from glassgpt.chain.structure import can_reach
 from glassgpt.chain.walk import Red, Walk
-from glassgpt.chain.wide import Wide
 from glassgpt.errors import TooLargeError, UsageError
 
 MEMORY_LIMIT = 1 << 27  # float64 numbers kept of the survival at every horizon (1 GiB)
@@ -51,16 +49,9 @@ def safety_mask(chain: MarkovChain, red: Red) -> Mask:
 
 def _leads_into(walk: Walk, goal: np.ndarray) -> np.ndarray:
     """Which possible tokens lead into `goal`, or end the text short of red: bool (automaton states, n_states, V)."""
-    chain = walk.chain
-    out = np.zeros((*walk.shape, chain.vocab_size), dtype=bool)
-    for token in range(chain.vocab_size):
-        for q in range(walk.automaton.n_states):
-            into = walk.automaton.delta[q, token], chain.successors[:, token]
-            out[q, :, token] = goal[into]
-            if chain.end is not None and token == chain.end.token:
-                after = True if chain.end.restart is None else goal[walk.joint_index(chain.end.restart)]
-                out[q, :, token] = ~walk.red[into] & after
-    return out & chain.possible
+    flat = np.append(goal.reshape(-1), True)  # a text that stops, index -1, is as good as in it
+    into = [flat[walk.successors(token)].reshape(walk.shape) for token in range(walk.chain.vocab_size)]
+    return np.stack(into, axis=-1) & walk.chain.possible
 
 
 def masked_chain(chain: MarkovChain, red: Red) -> MarkovChain:
@@ -74,7 +65,9 @@ def masked_chain(chain: MarkovChain, red: Red) -> MarkovChain:
     if not mask.safe.any():
         raise UsageError("nothing can be enforced: every state is red or leads to red with certainty")
     rows = mask.safe[0][:, None]
-    logprobs = np.where(rows, np.where(mask.allowed[0], chain.logprobs, -np.inf) - _finite(mask.log_kept[0])[:, None], chain.logprobs)
+    logprobs = np.where(
+        rows, np.where(mask.allowed[0], chain.logprobs, -np.inf) - _finite(mask.log_kept[0])[:, None], chain.logprobs
+    )
     return _with_rows(chain, logprobs, np.where(rows, mask.allowed[0], chain.possible))
 
 
@@ -97,12 +90,16 @@ def conditioned_chain(chain: MarkovChain, red: Red, tolerance: float = 1e-13) ->
         if change < tolerance:
             break
     else:
-        raise UsageError("survival keeps changing its shape: the safe states fall into classes or a rhythm of their own")
+        raise UsageError(
+            "survival keeps changing its shape: the safe states fall into classes or a rhythm of their own"
+        )
     with np.errstate(divide="ignore"):
         ahead = chain.logprobs + np.log(value[0])[chain.successors]
     rows = (value[0] > 0)[:, None]
     total = np.logaddexp.reduce(np.where(rows, ahead, 0.0), axis=1, keepdims=True)
-    return _with_rows(chain, np.where(rows, ahead - total, chain.logprobs), np.where(rows, ~np.isneginf(ahead), chain.possible))
+    return _with_rows(
+        chain, np.where(rows, ahead - total, chain.logprobs), np.where(rows, ~np.isneginf(ahead), chain.possible)
+    )
 
 
 def as_contexts(chain: MarkovChain, red: Red) -> Red:

@@ -28,6 +28,7 @@ SAFELY_ABOVE_UNDERFLOW = 1e-290
 REDUCTION_FLOOR = 1e-140
 MAX_SWEEPS = 20_000
 CONVERGED = 1e-14
+NEGLIGIBLE = float(np.log(1e-13))  # ln of the share of a probability that may stay undecided
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +63,19 @@ def hitting_probability(chain: MarkovChain, red: Red, steps: int, start: Sequenc
     """
     if steps < 0:
         raise UsageError(f"the number of steps must be 0 or more, got {steps}")
-    law = stationary_distribution(chain).probabilities if start is None else None
     walk = Walk(chain, red)
-    passage = _first_passage(walk, _start(walk, start, law), steps)
-    if _underflowed(walk, _start(walk, start, law), passage):
-        walk = Walk(chain, red, wide=True)
-        passage = _first_passage(walk, _start(walk, start, law), steps)
+    origin = _start(walk, start)
+    passage = _first_passage(walk, origin.copy(), steps)
+    if _underflowed(walk, origin, passage):
+        passage = _first_passage(Walk(chain, red, wide=True), Wide.of(origin), steps)
     return passage
 
 
-def _start(walk: Walk, start: Sequence[int] | None, law: np.ndarray | None) -> Vector:
-    return walk.start_at(start) if law is None else walk.start_from(law)
+def _start(walk: Walk, start: Sequence[int] | None) -> Vector:
+    """All mass in the state after the prompt `start`, or else spread by the stationary law."""
+    if start is not None:
+        return walk.start_at(start)
+    return walk.start_from(stationary_distribution(walk.chain).probabilities)
 
 
 def _first_passage(walk: Walk, mass: Vector, steps: int) -> FirstPassage:
@@ -171,10 +174,9 @@ def ever_hit(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -
     With all tokens possible and no end it is exactly 1, which the graph knows. Otherwise by state reduction up to
     DENSE_LIMIT undecided states, and beyond by walking until what is undecided no longer counts.
     """
-    law = stationary_distribution(chain).probabilities if start is None else None
     walk = Walk(chain, red)
     never, surely = never_and_surely_red(walk)
-    origin = _start(walk, start, law)
+    origin = _start(walk, start)
     begin = origin > 0
     if not (begin & ~surely).any():
         return EverHit(Wide.of(1.0), Wide.of(0.0), "by graph: no way avoids red for ever")
@@ -212,7 +214,8 @@ def _ever_by_reduction(
     weights = origin.reshape(-1)[states]
     decided = origin.reshape(-1)
     sums = [
-        (weights * absorbed[:, i]).sum() + decided[np.flatnonzero(known)].sum() for i, known in enumerate((surely, never))
+        (weights * absorbed[:, i]).sum() + decided[np.flatnonzero(known)].sum()
+        for i, known in enumerate((surely, never))
     ]
     return _wide(sums[0]), _wide(sums[1])
 
@@ -221,7 +224,7 @@ def _reduction(walk: Walk, states: np.ndarray, *out: Vector) -> StateReduction |
     """The reduced form of some states with the given ways out, or None where float64's exponent is too short for it."""
     try:
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            reduction = StateReduction(ways_among(walk, states), _columns(*out))
+            reduction = StateReduction(walk.ways_among(states), _columns(*out))
     except ZeroDivisionError:
         return None
     return reduction if walk.wide or reduction.leaving.min() > REDUCTION_FLOOR else None
@@ -233,48 +236,23 @@ def _columns(*columns: Vector) -> Any:
     return np.stack(columns, axis=1)
 
 
-def ways_among(walk: Walk, states: np.ndarray) -> Any:
-    """Transition probabilities among some joint states (flat indices, none red): (n, n), float64 or `Wide`."""
-    chain, n = walk.chain, len(states)
-    place = np.full(int(np.prod(walk.shape)), -1)
-    place[states] = np.arange(n)
-    q, s = np.divmod(states, chain.n_states)
-    matrix = Wide.zeros((n, n)) if walk.wide else np.zeros((n, n))
-    for token in range(chain.vocab_size):
-        targets = walk.automaton.delta[q, token] * chain.n_states + chain.successors[s, token]
-        if chain.end is not None and token == chain.end.token:
-            after = -1
-            if chain.end.restart is not None:
-                goal = walk.joint_index(chain.end.restart)
-                after = goal[0] * chain.n_states + goal[1]
-            targets = np.where(walk.red.reshape(-1)[targets], targets, after)
-        to = np.where(targets >= 0, place[targets], -1)
-        rows = np.flatnonzero(to >= 0)
-        cells = (rows, to[rows])  # distinct, since a row has one cell a token
-        step = chain.logprobs[s[rows], token]
-        matrix[cells] = matrix[cells] + (Wide.from_log(step) if walk.wide else np.exp(step))
-    return matrix
-
-
 def _ever_by_walking(walk: Walk, mass: Vector, never: np.ndarray, surely: np.ndarray) -> EverHit:
     """What has arrived for sure bounds both from below, and what is still on the way is all that they can gain."""
-    hit = miss = Wide.of(0.0)
+    hit: Any = Wide.of(0.0)
+    miss: Any = Wide.of(0.0)
     sure, lost = np.flatnonzero(surely), np.flatnonzero(never)
-    undecided = Wide.of(1.0)
+    undecided: Any = Wide.of(1.0)
     for _ in range(MAX_SWEEPS):
         flat = mass.reshape(-1)
         hit, miss = hit + _wide(flat[sure].sum()), miss + _wide(flat[lost].sum())
         flat[sure] = flat[lost] = Wide.of(0.0) if walk.wide else 0.0
         undecided = _wide(mass.sum())
-        if undecided.log() < CONVERGENCE_LOG + min(hit.log(), miss.log()):
+        if undecided.log() < NEGLIGIBLE + min(hit.log(), miss.log()):
             break
         mass, stopped = walk.left(mass)
         miss = miss + _wide(stopped)
     size = float(undecided)
     return EverHit(hit, miss, f"walking: between this and {size:.1e} more", size)
-
-
-CONVERGENCE_LOG = float(np.log(1e-13))
 
 
 # ---- how often, how soon -------------------------------------------------------------------------------------
@@ -306,9 +284,8 @@ def hazard(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -> 
     normalised, on the reduced form, whose convergence is the faster the rarer red is; beyond DENSE_LIMIT states by
     walking.
     """
-    law = stationary_distribution(chain).probabilities if start is None else None
     walk = Walk(chain, red)
-    begin = (_start(walk, start, law) > 0) & ~walk.red
+    begin = (_start(walk, start) > 0) & ~walk.red
     on_the_way = reachable(walk, begin, through_red=False) & ~walk.red
     if not on_the_way.any():
         return Hazard(None, "by graph", "every start is red")
@@ -358,7 +335,9 @@ def _hazard_by_reduction(walk: Walk, states: np.ndarray, begin: np.ndarray) -> H
     value = (law * risk).sum()
     if not walk.wide and not value > REDUCTION_FLOOR:
         return None
-    trust = "inverse iteration" if change < CONVERGED else f"inverse iteration: not certified (still moves {change:.0e})"
+    trust = (
+        "inverse iteration" if change < CONVERGED else f"inverse iteration: not certified (still moves {change:.0e})"
+    )
     return Hazard(_wide(value), trust)
 
 
@@ -410,9 +389,8 @@ def expected_steps(chain: MarkovChain, red: Red, start: Sequence[int] | None = N
 
     It is infinite, and not given, unless red is reached with probability exactly 1.
     """
-    law = stationary_distribution(chain).probabilities if start is None else None
     walk = Walk(chain, red)
-    origin = _start(walk, start, law)
+    origin = _start(walk, start)
     begin = origin > 0
     _, surely = never_and_surely_red(walk)
     if (begin & ~surely).any():
@@ -463,7 +441,9 @@ def _expected_steps_by_walking(walk: Walk, mass: Vector, tolerance: float = 1e-1
         left = _wide(mass.sum())
         low, high = total + left / highest, total + left / lowest
         if high.log() - low.log() < tolerance or sweep == MAX_SWEEPS - 1:
-            return ExpectedSteps(low, high, f"walking: proven to lie within {float(high.log() - low.log()):.0e}, relative")
+            return ExpectedSteps(
+                low, high, f"walking: proven to lie within {float(high.log() - low.log()):.0e}, relative"
+            )
     return ExpectedSteps(total, None, "walking: a lower bound only", "some states never saw red in the tokens walked")
 
 

@@ -47,7 +47,9 @@ class EmpiricalChain:
         """Counted over all windows of `length` + 1 tokens. Raises UsageError for a text not longer than `length`."""
         text = np.asarray(tokens, dtype=np.int64)
         if len(text) <= length:
-            raise UsageError(f"a text of {len(text)} tokens has no token that follows {length} others: give a longer one")
+            raise UsageError(
+                f"a text of {len(text)} tokens has no token that follows {length} others: give a longer one"
+            )
         return cls(count_windows(text, vocab_size, length), length)
 
     @property
@@ -89,7 +91,7 @@ def training_loss(data: EmpiricalChain, chain: MarkovChain) -> float:
 
 
 def reverse_kl_rate(chain: MarkovChain, law: np.ndarray, data: EmpiricalChain, smoothing: float = 1.0) -> float:
-    """D(model || data): from the model's own texts; what the data never did is smoothed by `smoothing` counts a token."""
+    """D(model || data): over the model's own texts. What the data never did gets `smoothing` counts a token."""
     counts = data.counts + smoothing
     smoothed = np.log(counts / counts.sum(axis=1, keepdims=True))
     full = law[chain.offset(chain.context_length) :]

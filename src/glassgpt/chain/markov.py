@@ -188,16 +188,16 @@ class MarkovChain:
         """
         if self.n_states > 1 << 13:
             raise TooLargeError(
-                f"a matrix of {self.n_states} x {self.n_states} has no place here: the functions of a chain don't need it"
+                f"a matrix of {self.n_states} x {self.n_states} has no place here: no function of a chain needs it"
             )
         matrix = np.zeros((self.n_states, self.n_states))
         for token in range(self.vocab_size):
-            column = self.probs[:, token]
+            targets = self.successors[:, token]
             if self.end is not None and token == self.end.token:
-                if self.end.restart is not None:
-                    matrix[:, self.index(self.end.restart)] += column
-            else:
-                matrix[np.arange(self.n_states), self.successors[:, token]] += column
+                if self.end.restart is None:
+                    continue
+                targets = np.full(self.n_states, self.index(self.end.restart))
+            matrix[np.arange(self.n_states), targets] += self.probs[:, token]
         return matrix
 
 
@@ -248,6 +248,8 @@ def _layer_of_probabilities(table: np.ndarray) -> Layer:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         context = [row // V**k % V for k in range(length - 1, -1, -1)]
-        raise NumericalError(f"the row of context {context} is no distribution: {table[row]} sums to {table[row].sum()}")
+        raise NumericalError(
+            f"the row of context {context} is no distribution: {table[row]} sums to {table[row].sum()}"
+        )
     with np.errstate(divide="ignore"):
         return Layer(length, np.log(table), table > 0)

@@ -106,7 +106,7 @@ def _by_doubling(P: np.ndarray, law: np.ndarray, epsilon: float, first_full: int
 
 
 def distance_from_stationary(chain: MarkovChain, law: np.ndarray, start: Sequence[int], steps: int) -> np.ndarray:
-    """TV between the law of the state after 0..steps tokens from `start` and the stationary one: float64 (steps + 1,)."""
+    """TV of the law of the state after 0..steps tokens from `start` and the stationary one: float64 (steps + 1,)."""
     walk = Walk(chain)
     mass = walk.start_at(start)
     distances = []
@@ -125,7 +125,9 @@ def second_eigenvalue(chain: MarkovChain) -> float | None:
         return None
     walk = Walk(chain)
     operator = LinearOperator(
-        (chain.n_states, chain.n_states), matvec=lambda v: walk.left(np.reshape(v, (1, -1)))[0].reshape(-1), dtype=np.float64
+        (chain.n_states, chain.n_states),
+        matvec=lambda v: walk.left(np.reshape(v, (1, -1)))[0].reshape(-1),
+        dtype=np.float64,
     )
     try:
         values = eigs(operator, k=2, v0=np.ones(chain.n_states), return_eigenvectors=False, maxiter=2000)

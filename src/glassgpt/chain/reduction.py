@@ -33,21 +33,21 @@ class StateReduction:
     def __init__(self, ways: Any, out: Any) -> None:
         self.n = ways.shape[0]
         self.classes = out.shape[1]
+        self.matrix: Any
         if isinstance(ways, Wide):
-            matrix = Wide.zeros((self.n, self.classes + self.n))
-            matrix[:, : self.classes], matrix[:, self.classes :] = out, ways
-            self.leaving = _eliminate(matrix, self.classes)
+            self.matrix = Wide.zeros((self.n, self.classes + self.n))
+            self.matrix[:, : self.classes], self.matrix[:, self.classes :] = out, ways
+            self.leaving = _eliminate(self.matrix, self.classes)
         else:
-            matrix = np.concatenate([out, ways], axis=1)
-            self.leaving = _eliminate_in_blocks(matrix, self.classes)
-        self.matrix = matrix
+            self.matrix = np.concatenate([out, ways], axis=1)
+            self.leaving = _eliminate_in_blocks(self.matrix, self.classes)
 
     def absorption(self) -> Any:
         """From each state the probability of each absorbing class: (n, c)."""
         return self._solve_right(self.matrix[:, : self.classes].copy())
 
     def expected_sum(self, reward: Any) -> Any:
-        """From each state the expected sum of `reward` (n,) over the states visited until absorption: (I - Q)^-1 reward."""
+        """From each state the expected sum of `reward` (n,) over the visits until absorption: (I - Q)^-1 reward."""
         reward = reward.copy()
         for k in range(self.n - 1, 0, -1):
             reward[:k] = reward[:k] + self.matrix[:k, self.classes + k] / self.leaving[k] * reward[k]

@@ -73,22 +73,7 @@ def stationary_distribution(chain: MarkovChain, start: Sequence[int] | None = No
 
 def solve_class(chain: MarkovChain, states: np.ndarray) -> np.ndarray:
     """The stationary law within one closed class, by state reduction: float64 (len(states),)."""
-    return StateReduction(ways_between(chain, states), np.zeros((len(states), 1))).stationary()
-
-
-def ways_between(chain: MarkovChain, states: np.ndarray) -> np.ndarray:
-    """The dense matrix of transition probabilities among some states."""
-    place = np.full(chain.n_states, -1)
-    place[states] = np.arange(len(states))
-    matrix = np.zeros((len(states), len(states)))
-    for token in range(chain.vocab_size):
-        targets = chain.successors[states, token]
-        if chain.end is not None and token == chain.end.token:
-            assert chain.end.restart is not None
-            targets = np.full(len(states), chain.index(chain.end.restart))
-        inside = place[targets] >= 0
-        np.add.at(matrix, (np.flatnonzero(inside), place[targets[inside]]), chain.probs[states[inside], token])
-    return matrix
+    return StateReduction(Walk(chain).ways_among(states), np.zeros((len(states), 1))).stationary()
 
 
 def class_probabilities(chain: MarkovChain, classes: CommunicatingClasses, start: Sequence[int]) -> np.ndarray:
@@ -102,19 +87,16 @@ def class_probabilities(chain: MarkovChain, classes: CommunicatingClasses, start
     transient = np.setdiff1d(np.arange(chain.n_states), inside)
     if len(transient) > DENSE_LIMIT:
         return _fallen_mass(chain, closed, start)
-    out = np.zeros((len(transient), len(closed)))
-    row = np.full(chain.n_states, -1)
-    row[transient] = np.arange(len(transient))
+    walk = Walk(chain)
     goal = np.full(chain.n_states, -1)
     goal[inside] = number
+    out = np.zeros((len(transient), len(closed)))
     for token in range(chain.vocab_size):
-        targets = chain.successors[transient, token]
-        if chain.end is not None and token == chain.end.token:
-            assert chain.end.restart is not None
-            targets = np.full(len(transient), chain.index(chain.end.restart))
-        falls = goal[targets] >= 0
-        np.add.at(out, (np.flatnonzero(falls), goal[targets[falls]]), chain.probs[transient[falls], token])
-    return StateReduction(ways_between(chain, transient), out).absorption()[row[chain.index(start)]]
+        to = goal[walk.successors(token)[transient]]
+        rows = np.flatnonzero(to >= 0)
+        out[rows, to[rows]] += walk.step(transient[rows], token)
+    place = int(np.flatnonzero(transient == chain.index(start))[0])
+    return StateReduction(walk.ways_among(transient), out).absorption()[place]
 
 
 def _fallen_mass(chain: MarkovChain, closed: list[np.ndarray], start: Sequence[int]) -> np.ndarray:
@@ -132,7 +114,11 @@ def _fallen_mass(chain: MarkovChain, closed: list[np.ndarray], start: Sequence[i
 def _iterated(chain: MarkovChain, start: Sequence[int] | None) -> StationaryLaw:
     walk = Walk(chain)
     full = chain.offset(chain.context_length)
-    law = walk.start_at(start) if start is not None else walk.vector(np.arange(chain.n_states) >= full) / chain.full.n_states
+    law = (
+        walk.start_at(start)
+        if start is not None
+        else walk.vector(np.arange(chain.n_states) >= full) / chain.full.n_states
+    )
     closing = coupling_probabilities(chain)
     lazy = not closing.all()  # without a coupling bound the chain may be periodic: average two steps
     change = np.inf

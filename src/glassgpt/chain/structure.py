@@ -75,12 +75,9 @@ def stops(chain: MarkovChain) -> np.ndarray:
 
 def transition_graph(chain: MarkovChain) -> csr_array:
     """The possible transitions as a sparse matrix of ones (n_states, n_states)."""
-    possible, targets = chain.possible.copy(), chain.successors.copy()
-    if chain.end is not None:
-        if chain.end.restart is None:
-            possible[:, chain.end.token] = False
-        else:
-            targets[:, chain.end.token] = chain.index(chain.end.restart)
+    walk = Walk(chain)
+    targets = np.stack([walk.successors(token) for token in range(chain.vocab_size)], axis=1)
+    possible = chain.possible & (targets >= 0)
     starts = np.concatenate([[0], np.cumsum(possible.sum(axis=1))])
     targets = targets[possible]
     return csr_array((np.ones(len(targets), dtype=np.int8), targets, starts), shape=(chain.n_states, chain.n_states))
@@ -126,11 +123,11 @@ def greedy_machine(chain: MarkovChain) -> GreedyMachine:
     [array([0, 1])]
     """
     best = np.argmax(chain.logprobs, axis=1)
-    successors = np.take_along_axis(chain.successors, best[:, None], axis=1)[:, 0]
-    if chain.end is not None:
-        ends = best == chain.end.token
-        goal = None if chain.end.restart is None else chain.index(chain.end.restart)
-        successors[ends] = np.flatnonzero(ends) if goal is None else goal
+    walk = Walk(chain)
+    successors = np.arange(chain.n_states)
+    for token in range(chain.vocab_size):
+        to = walk.successors(token)
+        successors = np.where((best == token) & (to >= 0), to, successors)
     cycles = _cycles(successors)
     basins = np.full(len(successors), -1)
     steps = np.zeros(len(successors), dtype=np.int64)

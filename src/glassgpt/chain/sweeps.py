@@ -20,15 +20,15 @@ COMPILED_FROM = 1 << 17  # transitions; below, the import of numba costs more th
 
 def left(mass: np.ndarray, p: np.ndarray) -> np.ndarray:
     """mass (V, M), p (V, M, V) -> (M, V)."""
-    if p.size >= COMPILED_FROM and compiled_sweeps() is not None:
-        return compiled_sweeps()[0](np.ascontiguousarray(mass), p)
+    if p.size >= COMPILED_FROM and (compiled := compiled_sweeps()) is not None:
+        return compiled[0](np.ascontiguousarray(mass), p)
     return np.einsum("br,bra->ra", mass, p)
 
 
 def right(p: np.ndarray, value: np.ndarray) -> np.ndarray:
     """p (V, M, V), value (M, V) -> (V, M)."""
-    if p.size >= COMPILED_FROM and compiled_sweeps() is not None:
-        return compiled_sweeps()[1](p, np.ascontiguousarray(value))
+    if p.size >= COMPILED_FROM and (compiled := compiled_sweeps()) is not None:
+        return compiled[1](p, np.ascontiguousarray(value))
     return np.einsum("bra,ra->br", p, value)
 
 

@@ -7,7 +7,7 @@ the same for every q, so the automaton multiplies the vectors and never the tabl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ class Red:
 
 
 class Walk:
-    """The sweeps of a chain under a red event. Red joint states absorb: `left` delivers mass to them and takes none out.
+    """The sweeps of a chain under a red event, whose states absorb what reaches them.
 
     `wide` computes in `Wide` numbers instead of float64.
     """
@@ -78,7 +78,7 @@ class Walk:
         return rows.reshape(self._row_shape(layer))
 
     def _row_shape(self, layer: Layer) -> tuple[int, int, int]:
-        """(V, M, V) = (oldest token, rest, next token) for full contexts; short ones drop nothing: (1, V**length, V)."""
+        """(V, M, V) = (oldest token, rest, next token) for full contexts; short ones drop none: (1, V**length, V)."""
         V = self.chain.vocab_size
         return (V, layer.n_states // V, V) if layer is self.chain.full else (1, layer.n_states, V)
 
@@ -170,9 +170,42 @@ class Walk:
         flat[self.red_indices] = Wide.zeros(len(self.red_indices)) if self.wide else 0.0
         return taken
 
+    # ---- one transition at a time ----------------------------------------------------------------------------
+
+    def successors(self, token: int) -> np.ndarray:
+        """The joint state that `token` leads to from each, as a flat index, or -1 where it stops: int64 (all,)."""
+        chain = self.chain
+        moved = self.automaton.delta[:, token][:, None] * chain.n_states + chain.successors[:, token]
+        moved = moved.reshape(-1)
+        if chain.end is None or token != chain.end.token:
+            return moved
+        after = -1
+        if chain.end.restart is not None:
+            q, state = self.joint_index(chain.end.restart)
+            after = q * chain.n_states + state
+        return np.where(self.red.reshape(-1)[moved], moved, after)
+
+    def ways_among(self, states: np.ndarray) -> Vector:
+        """Transition probabilities among some joint states, given as flat indices: (n, n)."""
+        n = len(states)
+        place = np.full(self.red.size + 1, -1)  # the last for what has stopped
+        place[states] = np.arange(n)
+        matrix = Wide.zeros((n, n)) if self.wide else np.zeros((n, n))
+        for token in range(self.chain.vocab_size):
+            to = place[self.successors(token)[states]]
+            rows = np.flatnonzero(to >= 0)
+            cells = (rows, to[rows])  # distinct, since a row has one cell a token
+            matrix[cells] = matrix[cells] + self.step(states[rows], token)
+        return matrix
+
+    def step(self, states: np.ndarray, token: int) -> Vector:
+        """The probability of `token` at some joint states, given as flat indices."""
+        logprobs = self.chain.logprobs[states % self.chain.n_states, token]
+        return Wide.from_log(logprobs) if self.wide else np.exp(logprobs)
+
     # ---- where tokens lead -----------------------------------------------------------------------------------
 
-    def _parts(self):  # type: ignore[no-untyped-def]
+    def _parts(self) -> Iterator[tuple[int, Layer, slice]]:
         for layer in self.chain.layers:
             start = self.chain.offset(layer.length)
             for q in range(self.automaton.n_states):

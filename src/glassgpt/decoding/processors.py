@@ -94,7 +94,7 @@ class MinP:
 def processors(
     temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
 ) -> list[LogitsProcessor]:
-    """The usual four in the order in which they apply: temperature, top-k, top-p, min-p. What changes nothing is left out."""
+    """The usual four in the order in which they apply: temperature, top-k, top-p, min-p. Idle ones are left out."""
     chosen: list[LogitsProcessor] = []
     if temperature != 1.0:
         chosen.append(Temperature(temperature))

@@ -7,6 +7,7 @@ address in every file. Linear layers hold their matrix as torch does, (out, in):
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from glassgpt.interface import Array, LanguageModel, as_contexts
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.prefix_tree import prefix_tree_logits
+from glassgpt.models.threads import threads_for
 
 
 class CausalSelfAttention(nn.Module):
@@ -72,11 +74,12 @@ class GPT(nn.Module, LanguageModel):
         self.config = config
         self.vocab_size = config.vocab_size
         self.context_length = config.context_length
+        self.h: Sequence[Block]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.wte = nn.Embedding(config.vocab_size, config.n_embd)
             self.wpe = nn.Embedding(config.context_length, config.n_embd)
-            self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])
+            self.h = nn.ModuleList([Block(config) for _ in range(config.n_layer)])  # type: ignore[assignment]
             self.ln_f = nn.LayerNorm(config.n_embd)
             self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
             self.wte.weight = self.lm_head.weight
@@ -108,11 +111,11 @@ class GPT(nn.Module, LanguageModel):
             return super().sequence_logits(tokens)
         return self._answer(tokens, self)
 
-    def _answer(self, tokens: Array, function) -> Array:
+    def _answer(self, tokens: Array, function: Callable[[Tensor], Tensor]) -> Array:
         if isinstance(tokens, Tensor):
             return function(tokens)
-        with torch.inference_mode():
-            ids = torch.from_numpy(as_contexts(tokens, self.vocab_size)).to(self.wte.weight.device)
+        ids = torch.from_numpy(as_contexts(tokens, self.vocab_size)).to(self.wte.weight.device)
+        with torch.inference_mode(), threads_for(ids.numel() * 4 * self.config.n_embd):
             return function(ids).cpu().numpy()
 
     def context_table(self, length: int | None = None) -> np.ndarray:

@@ -38,9 +38,7 @@ class CharacterTokenizer(Tokenizer):
         try:
             return [self._ids[character] for character in text]
         except KeyError as error:
-            raise UsageError(
-                f"{error.args[0]!r} is not in the vocabulary, which is {self.symbols!r}"
-            ) from None
+            raise UsageError(f"{error.args[0]!r} is not in the vocabulary, which is {self.symbols!r}") from None
 
     def token_bytes(self, token: int) -> bytes:
         if not 0 <= token < self.vocab_size:

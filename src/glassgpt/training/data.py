@@ -22,6 +22,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def tokens_in_a_batch(self, batch_size: int | None) -> int:
+        """How many tokens a step sees."""
+        return min(len(self), batch_size or len(self)) * self.inputs.shape[1]
+
     def batch(self, step: int, batch_size: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The windows of one step: all of them, or a draw that depends on seed and step alone, so that a run which
         goes on later draws the same."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from glassgpt.errors import GlassGPTError, NumericalError
 from glassgpt.models.gpt_torch import GPT
+from glassgpt.models.threads import threads_for
 from glassgpt.training.data import Windows, tokenizer_for, windows_of
 from glassgpt.training.recipe import Recipe
 from glassgpt.weights.run import Run
@@ -32,7 +33,7 @@ def train(
     """Train a recipe into the run folder `out`, or go on with the run that is there, bit for bit as if never stopped.
 
     `on_step(step, loss)` hears of each step, `should_stop()` is asked before each; Interrupted is raised once the step
-    reached is saved. Raises NumericalError, and keeps the last sound checkpoint, if the loss or a gradient is not finite.
+    reached is saved. Raises NumericalError, and keeps the last sound checkpoint, if a gradient is not finite.
     """
     tokenizer = tokenizer_for(recipe)
     windows = windows_of(recipe, tokenizer)
@@ -46,15 +47,18 @@ def train(
         model.parameters(), lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay
     )
     step, losses = _resume(run, model, optimizer)
-    while step < recipe.train.steps:
-        if should_stop():
-            _save(run, step, model, optimizer, losses)
-            raise Interrupted(f"stopped after {step} of {recipe.train.steps} steps, and saved: the same command goes on")
-        losses.append(_step(model, optimizer, windows, recipe, step))
-        on_step(step, losses[-1])
-        step += 1
-        if step % recipe.train.save_every == 0 or step == recipe.train.steps:
-            _save(run, step, model, optimizer, losses)
+    with threads_for(windows.tokens_in_a_batch(recipe.train.batch_size) * 4 * recipe.model.n_embd):
+        while step < recipe.train.steps:
+            if should_stop():
+                _save(run, step, model, optimizer, losses)
+                raise Interrupted(
+                    f"stopped after {step} of {recipe.train.steps} steps, and saved: the same command goes on"
+                )
+            losses.append(_step(model, optimizer, windows, recipe, step))
+            on_step(step, losses[-1])
+            step += 1
+            if step % recipe.train.save_every == 0 or step == recipe.train.steps:
+                _save(run, step, model, optimizer, losses)
     run.save_model(model)
     return run
 
@@ -67,9 +71,9 @@ def _step(model: GPT, optimizer: torch.optim.Optimizer, windows: Windows, recipe
     loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
     loss.backward()
     for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter.grad).all():
+        if parameter.grad is None or not torch.isfinite(parameter.grad).all():
             raise NumericalError(
-                f"the gradient of {name} is not finite at step {step} (loss {loss.item()}): the last checkpoint is kept; "
+                f"the gradient of {name} is not finite at step {step} (loss {loss.item()}): the last checkpoint stays; "
                 "lower train.learning_rate and train into a new folder"
             )
     optimizer.step()
@@ -104,7 +108,9 @@ def _resume(run: Run, model: GPT, optimizer: torch.optim.Optimizer) -> tuple[int
     load_into(model, weights)
     for name, parameter in model.named_parameters():
         prefix = f"optimizer.{name}."
-        kept = {key.removeprefix(prefix): torch.from_numpy(value) for key, value in state.items() if key.startswith(prefix)}
+        kept = {
+            key.removeprefix(prefix): torch.from_numpy(value) for key, value in state.items() if key.startswith(prefix)
+        }
         if kept:
             optimizer.state[parameter] = kept
     return step, [row["loss"] for row in run.metrics()[:step]]

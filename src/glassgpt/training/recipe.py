@@ -62,7 +62,9 @@ class Recipe:
             if not getattr(train, key) >= lowest:
                 raise UsageError(f"train.{key} must be {lowest} or more, got {getattr(train, key)}")
         if train.batch_size is not None and train.batch_size < 1:
-            raise UsageError(f"train.batch_size must be 1 or more, got {train.batch_size}: leave it out for all windows")
+            raise UsageError(
+                f"train.batch_size must be 1 or more, got {train.batch_size}: leave it out for all windows"
+            )
         if self.run.seed < 0:
             raise UsageError(f"run.seed must be 0 or more, got {self.run.seed}")
 

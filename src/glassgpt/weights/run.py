@@ -50,7 +50,9 @@ class Run:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise DamagedFileError(f"there is no run folder {self.path}: train one with `glassgpt train RECIPE --out RUN`")
+            raise DamagedFileError(
+                f"there is no run folder {self.path}: train one with `glassgpt train RECIPE --out RUN`"
+            )
         if not is_run(self.path):
             raise DamagedFileError(f"{self.path} is not a run folder: it has no {MANIFEST}")
         self._hashes = _parse_manifest(self.path / MANIFEST)
@@ -161,7 +163,9 @@ class Run:
         except OSError as error:
             raise DamagedFileError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
         if name not in self._hashes:
-            raise DamagedFileError(f"{path} is not listed in {MANIFEST}: the run was damaged, or stopped before saving it")
+            raise DamagedFileError(
+                f"{path} is not listed in {MANIFEST}: the run was damaged, or stopped before saving it"
+            )
         if hashlib.sha256(content).hexdigest() != self._hashes[name]:
             raise DamagedFileError(
                 f"{path} is not what was saved ({len(content)} bytes, whose SHA-256 differs from {MANIFEST}): "
@@ -197,14 +201,16 @@ def config_to_json(config: GPTConfig) -> dict[str, Any]:
 
 
 def config_from_json(content: Any, source: Path) -> GPTConfig:
-    """The shape that a config.json states. Raises DamagedFileError for a key that is missing, unknown or contradictory."""
+    """The shape that a config.json states. Raises DamagedFileError for a key that is missing, unknown or wrong."""
     if not isinstance(content, dict):
         raise DamagedFileError(f"{source} should hold an object, and holds {type(content).__name__}")
     for key, value in FIXED_CONFIG.items():
         if content.get(key) != value:
             raise DamagedFileError(f"{source}: {key} should be {value!r}, and is {content.get(key)!r}")
     if unknown := sorted(content.keys() - FIXED_CONFIG.keys() - CONFIG_KEYS.keys()):
-        raise DamagedFileError(f"{source}: this version does not know the key {unknown[0]!r}, which may change the model")
+        raise DamagedFileError(
+            f"{source}: this version does not know the key {unknown[0]!r}, which may change the model"
+        )
     if missing := sorted(CONFIG_KEYS.keys() - content.keys()):
         raise DamagedFileError(f"{source} lacks the key {missing[0]!r}")
     return GPTConfig(**{field: content[key] for key, field in CONFIG_KEYS.items()})

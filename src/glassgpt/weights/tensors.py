@@ -28,7 +28,10 @@ LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 def expected_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """The name and shape of every tensor that a model of this shape consists of."""
     C = config.n_embd
-    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (config.vocab_size, C), "wpe.weight": (config.context_length, C)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "wte.weight": (config.vocab_size, C),
+        "wpe.weight": (config.context_length, C),
+    }
     for layer in range(config.n_layer):
         for name in ("ln_1", "ln_2"):
             shapes |= {f"h.{layer}.{name}.weight": (C,), f"h.{layer}.{name}.bias": (C,)}
