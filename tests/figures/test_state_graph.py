@@ -165,8 +165,10 @@ def test_more_than_64_states_are_refused_with_what_to_use_instead():
 
 def test_before_and_after_have_the_same_layout():
     figure = draw_before_after(some_graph(2, [3], seed=1), some_graph(2, [3], seed=2))
-    left, right = ([text.get_position() for text in axes.texts] for axes in figure.axes)
-    assert left == right
+    left, right = (np.array([text.get_position() for text in axes.texts]) for axes in figure.axes)
+    # A label moves by half of the width that `<1%` has more than `79%`, so that it touches its arrow alike.
+    assert np.abs(left - right).max() < 0.08
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
     assert [text.get_text() for text in figure.texts[:2]] == ["before training", "after training"]
 
 

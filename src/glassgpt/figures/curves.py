@@ -5,6 +5,7 @@ Probabilities of red can be as small as 10^-3000, where no float reaches, so the
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -178,8 +179,8 @@ def _draw_logarithms(
 def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, index: int, colour: str) -> None:
     # A point with no neighbour to join would be invisible as a line.
     lonely = np.isfinite(values).sum() == 1 or len(values) <= 12
-    style = {"linestyle": DASHES[index % len(DASHES)], "linewidth": 1.7, "color": colour, "markersize": 3.5}
-    axes.plot(steps, values, marker="o" if lonely else "", gid=f"line-{index}", **style)
+    style: dict[str, Any] = {"linestyle": DASHES[index % len(DASHES)], "linewidth": 1.7, "color": colour}
+    axes.plot(steps, values, marker="o" if lonely else "", markersize=3.5, gid=f"line-{index}", **style)
 
 
 def _end_of_line(axes: Axes, text: str, steps: np.ndarray, line: np.ndarray, colour: str) -> tuple[float, str, str]:
@@ -190,7 +191,7 @@ def _end_of_line(axes: Axes, text: str, steps: np.ndarray, line: np.ndarray, col
         return float(line[-1]), text, colour
     if len(drawn):
         last = drawn[-1]
-        style = {"linestyle": ":", "linewidth": 1.1, "marker": "v", "markevery": [1], "clip_on": False}
+        style: dict[str, Any] = {"linestyle": ":", "linewidth": 1.1, "marker": "v", "markevery": [1], "clip_on": False}
         axes.plot([steps[last]] * 2, [line[last], floor], color=colour, gid="fall", **style)
     return floor, f"{text}: 0", colour
 
@@ -254,7 +255,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Write each (value, text, colour) to the right of the axes, joined to its value by a thin line."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    inches = axes.get_position().height * axes.figure.get_figheight()
+    inches = axes.get_window_extent().height / axes.figure.dpi
     shares = [(value - low) / (high - low) for value, _, _ in ends]
     places = spread(shares, gap=1.35 * LABEL_TYPE * POINT / inches, low=0.0, high=1.0)
     for share, place, (_, text, colour) in zip(shares, places, ends, strict=True):

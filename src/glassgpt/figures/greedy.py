@@ -1,6 +1,7 @@
 """The machine that a GPT is at temperature 0: every state has exactly one successor, so every walk ends in a cycle."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -230,11 +231,11 @@ def _paint_basin(
         axes.add_artist(
             PathPatch(outline, facecolor=colour if on_cycle else GREY, edgecolor="none", gid=f"edge-{state}")
         )
-        circle = Circle(place, radius, edgecolor=colour, linewidth=2.6 if on_cycle else 1.0, zorder=3)
+        circle = Circle((place[0], place[1]), radius, edgecolor=colour, linewidth=2.6 if on_cycle else 1.0, zorder=3)
         circle.set(facecolor=_tint(colour), gid=f"state-{state}")
         axes.add_artist(circle)
-        text = axes.text(*place, shown(labels[state]), size=8.5, ha="center", va="center", parse_math=False, zorder=4)
-        text.set(gid=f"name-{state}", weight="bold" if on_cycle else "normal", color=INK)
+        text = axes.text(place[0], place[1], shown(labels[state]), size=8.5, ha="center", va="center")
+        text.set(parse_math=False, zorder=4, gid=f"name-{state}", weight="bold" if on_cycle else "normal", color=INK)
 
 
 def _curve(place: np.ndarray, end: np.ndarray, centre: np.ndarray, on_cycle: bool, radius: float) -> np.ndarray:
@@ -253,7 +254,7 @@ def _write_numbers(
 ) -> None:
     text = _numbers(cycle, members)
     x, y = _centre(cycle, places)
-    style = {"size": NUMBERS_TYPE, "ha": "center", "linespacing": 1.25, "zorder": 5}
+    style: dict[str, Any] = {"size": NUMBERS_TYPE, "ha": "center", "linespacing": 1.25, "zorder": 5}
     if _fits_inside(text, cycle, places, radius):
         axes.text(x, y, text, va="center", **style)
     else:

@@ -4,6 +4,7 @@ Few states are rows with numbers; some hundreds are rows of plain colour; more s
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -103,7 +104,7 @@ def _paint_cells(
     for place, row in enumerate(rows):
         for column, share in enumerate(table[row]):
             # Cividis is dark below and bright above its middle.
-            colour = "white" if share < 0.55 else INK
+            colour = "white" if share < 0.6 else INK
             axes.text(column, place, percent(share), size=8.5, color=colour, ha="center", va="center")
         if row in red:
             box = Rectangle((-0.5, place - 0.5), len(symbols), 1, fill=False, edgecolor=RED, linewidth=2, clip_on=False)
@@ -151,9 +152,9 @@ def _draw_square(
     n_columns = v ** (length - length // 2) if length else int(np.ceil(len(table) ** 0.5))
     values = table[:, 1] if v == 2 else entropy_nats(table)
     top = 1.0 if v == 2 else float(np.log(v))
-    pixels = np.full(-(-len(table) // n_columns) * n_columns, np.nan)
-    pixels[: len(table)] = values
-    pixels = pixels.reshape(-1, n_columns)
+    n_rows = -(-len(table) // n_columns)
+    pixels = np.full((n_rows, n_columns), np.nan)
+    pixels.flat[: len(table)] = values
     aspect = pixels.shape[0] / pixels.shape[1]
     body = (6.1, 6.1 * aspect) if aspect <= 1 else (6.1 / aspect, 6.1)
     left = 0.65 + text_width(shown(row_labels[len(table) - 1]), 8.5)
@@ -215,7 +216,7 @@ def _circle_red(axes: Axes, red: Sequence[int], n_columns: int) -> None:
     if not red or len(red) > MOST_CIRCLED:
         return
     rows, columns = np.divmod(np.array(red), n_columns)
-    style = {"marker": "o", "s": 60, "linewidths": 1.6, "clip_on": False, "zorder": 5}
+    style: dict[str, Any] = {"marker": "o", "s": 60, "linewidths": 1.6, "clip_on": False, "zorder": 5}
     axes.scatter(columns, rows, facecolors="none", edgecolors="white", **{**style, "linewidths": 3.2})
     axes.scatter(columns, rows, facecolors="none", edgecolors=RED, gid="red", **style)
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -111,8 +112,8 @@ def _draw_side_by_side(graphs: Sequence[StateGraph], titles: Sequence[str]) -> F
     return figure
 
 
-_HEADING = {"ha": "center", "va": "top", "weight": "bold", "parse_math": False}
-_FOOTNOTE = {"ha": "center", "va": "bottom", "color": GREY, "linespacing": 1.3, "parse_math": False}
+_HEADING: dict[str, Any] = {"ha": "center", "va": "top", "weight": "bold", "parse_math": False}
+_FOOTNOTE: dict[str, Any] = {"ha": "center", "va": "bottom", "color": GREY, "linespacing": 1.3, "parse_math": False}
 
 
 def _check_size(graph: StateGraph) -> None:
@@ -164,16 +165,15 @@ def _paint_nodes(axes: Axes, graph: StateGraph, plan: Plan) -> None:
         if is_red:
             ring = Circle(centre, plan.node_radius + 0.05, facecolor="white", edgecolor=RED, linewidth=1.6, zorder=3)
             axes.add_artist(ring)
-        colours = {"facecolor": RED_TINT, "edgecolor": RED} if is_red else {"facecolor": NODE_TINT, "edgecolor": INK}
-        node = Circle(centre, plan.node_radius, linewidth=1.6 if is_red else 1.1, zorder=3.1, **colours)
-        node.set_gid(f"state-{state}")
+        node = Circle(centre, plan.node_radius, linewidth=1.6 if is_red else 1.1, zorder=3.1)
+        node.set(facecolor=RED_TINT if is_red else NODE_TINT, edgecolor=RED if is_red else INK, gid=f"state-{state}")
         axes.add_artist(node)
 
 
 def _write_on_nodes(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> None:
     for state, (x, y) in enumerate(plan.positions):
         is_red = state in graph.red
-        style = {"ha": "center", "va": "center", "parse_math": False, "zorder": 4}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "zorder": 4}
         name = axes.text(x, y + 0.06 * is_red, shown(graph.labels[state]), size=sizes.node_type, weight="bold", **style)
         name.set_gid(f"name-{state}")
         if is_red:
@@ -181,10 +181,21 @@ def _write_on_nodes(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> 
 
 
 def _write_on_arrows(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> None:
-    for index, (edge, (x, y)) in enumerate(zip(graph.edges, plan.label_centres, strict=True)):
-        text = axes.text(x, y, edge_label(edge.token, edge.probability), size=sizes.label_type, ha="center")
+    for index, edge in enumerate(graph.edges):
+        label = edge_label(edge.token, edge.probability)
+        x, y = _beside_curve(plan, index, text_width(label, sizes.label_type))
+        text = axes.text(x, y, label, size=sizes.label_type, ha="center")
         text.set(va="center", parse_math=False, zorder=2.5, gid=f"label-{index}")
         text.set_bbox({"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})
+
+
+def _beside_curve(plan: Plan, index: int, width: float) -> np.ndarray:
+    """The centre of a label that is wider or narrower than was planned: its side next to the arrow stays in place."""
+    centre, curve = plan.label_centres[index], plan.curves[index]
+    away = centre[0] - curve[np.argmin(np.hypot(*(curve - centre).T)), 0]
+    planned = plan.label_sizes[index, 0]
+    is_beside = abs(away) > 0.3 * planned
+    return centre + np.array([is_beside * np.sign(away) * (width + 0.03 - planned) / 2, 0.0])
 
 
 def _write_beside_nodes(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> None:
@@ -193,8 +204,8 @@ def _write_beside_nodes(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes)
         name = state_name(graph, state)
         points_left = direction[0] < -1e-9
         turn = np.degrees(np.arctan2(direction[1], direction[0])) + 180 * points_left
-        style = {"rotation": turn, "rotation_mode": "anchor", "va": "center", "parse_math": False, "zorder": 4}
-        style["ha"] = "right" if points_left else "left"
+        style: dict[str, Any] = {"rotation": turn, "rotation_mode": "anchor", "parse_math": False, "zorder": 4}
+        style.update(va="center", ha="right" if points_left else "left")
         x, y = plan.positions[state] + direction * plan.list_starts[state]
         colour = RED if state in graph.red else INK
         first = axes.text(x, y, name, size=sizes.node_type, weight="bold", color=colour, **style)

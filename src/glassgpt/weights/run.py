@@ -223,7 +223,7 @@ def _refuse_other_recipe(run: Run, recipe: dict[str, Any]) -> None:
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 raise UsageError(
-                    f"{run.path} was begun with {section}.{key} = {old.get(key)!r}, and this recipe has {new.get(key)!r}: "
+                    f"{run.path} was begun with {section}.{key} = {old.get(key)!r}, and now has {new.get(key)!r}: "
                     "give the recipe it was begun with to go on, or another --out to start afresh"
                 )
 
