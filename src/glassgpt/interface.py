@@ -62,7 +62,8 @@ class LanguageModel(ABC):
         """The logits after *every* context of `length` tokens (default `context_length`), each a row.
 
         Float array (vocab_size**length, vocab_size). Row `code` belongs to the context whose tokens are the
-        base-vocab_size digits of `code`, the oldest token the most significant. This is how the chain enumerates a model without knowing what it is.
+        base-vocab_size digits of `code`, the oldest token the most significant. This is how the chain enumerates a
+        model without knowing what it is.
         """
         length = self.context_length if length is None else length
         blocks = [np.asarray(self.next_token_logits(block)) for block in every_context(self.vocab_size, length)]

@@ -1,0 +1,293 @@
+"""`glassgpt chain REF`: a model as a Markov chain, and how likely it is ever to be red."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from glassgpt.cli.output import (
+    add_json,
+    console,
+    number,
+    print_json,
+    print_table,
+    probability,
+    spell_number,
+    spell_probability,
+)
+from glassgpt.cli.sampler import add_sampler, context_of, sampler_of, shaped
+from glassgpt.errors import GlassGPTError, UsageError
+
+if TYPE_CHECKING:
+    from glassgpt.chain.information import EmpiricalChain
+    from glassgpt.chain.markov import End, MarkovChain
+    from glassgpt.chain.trajectory import ChainSummary, RedRisk
+    from glassgpt.chain.walk import Red
+    from glassgpt.interface import Tokenizer
+    from glassgpt.weights.run import Run
+
+STATES_LISTED = 64  # in text; --json lists up to STATES_IN_JSON
+STATES_IN_JSON = 4096
+LN2 = 0.6931471805599453
+
+
+class RedIsUnreachable(GlassGPTError):
+    """The question has an exact answer, zero, which is printed; but it may not be the question that was meant."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ref", metavar="REF", help="a run folder, or RUN@STEP")
+    add_red(parser)
+    parser.add_argument("--prompt", metavar="CONTEXT", help="where the text starts; without it, the stationary law")
+    parser.add_argument("--every-length", action="store_true", help="count the shorter contexts as states too")
+    parser.add_argument("--end", metavar="TOKEN", help="a token that ends the text (otherwise none does)")
+    parser.add_argument("--restart", metavar="CONTEXT", help="after --end the text starts over from here")
+    add_sampler(parser)
+    add_json(parser)
+
+
+def add_red(parser: argparse.ArgumentParser) -> None:
+    red = parser.add_mutually_exclusive_group()
+    red.add_argument("--red", metavar="CONTEXTS", help="red contexts, joined by commas: 000,001")
+    red.add_argument(
+        "--red-pattern", metavar="PATTERNS", help="red sequences of tokens of any length, joined by commas"
+    )
+    parser.add_argument("--steps", type=int, default=100, metavar="N", help="ask for red within N tokens (100)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from glassgpt.chain.structure import red_is_reachable
+    from glassgpt.chain.trajectory import summarise
+    from glassgpt.load import open_run
+
+    opened, step = open_run(args.ref)
+    tokenizer = opened.tokenizer
+    start = None if args.prompt is None else context_of(args.prompt, tokenizer, "--prompt")
+    chain = build_chain(opened, step, tokenizer, args, start)
+    red = build_red(chain, tokenizer, args)
+    data = data_of(opened, tokenizer, chain)
+    summary = summarise(chain, start=start, data=data, red=red, steps=args.steps)
+    if args.json:
+        print_json(report(chain, tokenizer, summary, args))
+    else:
+        print_chain(chain, tokenizer, summary, args)
+    if red is not None and not red_is_reachable(chain, red, start):
+        whence = "from anywhere" if start is None else f"from {args.prompt}"
+        raise RedIsUnreachable(
+            f"{spell_red(args)} cannot be reached {whence} by this sampler: its probability is exactly 0, "
+            "whatever the number of tokens; check that it is the red that you meant"
+        )
+    return 0
+
+
+# ---- from options to a chain ---------------------------------------------------------------------------------
+
+
+def build_chain(
+    opened: Run, step: int | None, tokenizer: Tokenizer, args: argparse.Namespace, start: tuple[int, ...] | None
+) -> MarkovChain:
+    """The chain of the model under the sampler; with the shorter contexts where the prompt or red is one."""
+    from glassgpt.chain.markov import MarkovChain
+
+    model = shaped(opened.model(step), args)
+    contexts = [*red_contexts(tokenizer, args), *([] if start is None else [start])]
+    short = any(len(context) < model.context_length for context in contexts)
+    return MarkovChain.from_model(model, every_length=args.every_length or short, end=end_of(tokenizer, args))
+
+
+def end_of(tokenizer: Tokenizer, args: argparse.Namespace) -> End | None:
+    from glassgpt.chain.markov import End
+
+    if args.end is None:
+        if args.restart is not None:
+            raise UsageError("--restart says where a text starts over after --end: give --end too")
+        return None
+    token = context_of(args.end, tokenizer, "--end")
+    if len(token) != 1:
+        raise UsageError(f"--end wants one token, got {args.end!r}")
+    return End(token[0], None if args.restart is None else context_of(args.restart, tokenizer, "--restart"))
+
+
+def red_contexts(tokenizer: Tokenizer, args: argparse.Namespace) -> list[tuple[int, ...]]:
+    return [] if args.red is None else [context_of(part, tokenizer, "--red") for part in args.red.split(",")]
+
+
+def build_red(chain: MarkovChain, tokenizer: Tokenizer, args: argparse.Namespace) -> Red | None:
+    from glassgpt.chain.walk import Red
+
+    if args.red is not None:
+        return Red.of_contexts(chain, red_contexts(tokenizer, args))
+    if args.red_pattern is not None:
+        parts = [context_of(part, tokenizer, "--red-pattern") for part in args.red_pattern.split(",")]
+        return Red.of_patterns(chain, parts)
+    return None
+
+
+def spell_red(args: argparse.Namespace) -> str:
+    return f"red {args.red}" if args.red is not None else f"the red pattern {args.red_pattern}"
+
+
+def data_of(opened: Run, tokenizer: Tokenizer, chain: MarkovChain) -> EmpiricalChain | None:
+    """The text that the run was trained on, as a chain."""
+    from glassgpt.chain.information import EmpiricalChain
+
+    sequence = opened.recipe.get("data", {}).get("sequence")
+    if sequence is None:
+        return None
+    return EmpiricalChain.of_text(tokenizer.encode(sequence), chain.vocab_size, chain.context_length)
+
+
+def label(chain: MarkovChain, tokenizer: Tokenizer, index: int) -> str:
+    return tokenizer.decode(chain.context(index))
+
+
+# ---- JSON ----------------------------------------------------------------------------------------------------
+
+
+def report(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary, args: argparse.Namespace) -> dict[str, Any]:
+    """Everything known of the chain; the answers about red stand at the top level."""
+    return {
+        "vocab_size": chain.vocab_size,
+        "context_length": chain.context_length,
+        "states": chain.n_states,
+        "every_length": chain.every_length,
+        "sampler": sampler_of(args),
+        **by_state(chain, tokenizer, summary),
+        **long_run(chain, tokenizer, summary),
+        **({} if summary.red is None else red_report(summary.red, args)),
+    }
+
+
+def by_state(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) -> dict[str, Any]:
+    if chain.n_states > STATES_IN_JSON:
+        note = f"listed for up to {STATES_IN_JSON} states"
+        return {"probabilities": None, "probabilities_note": note, "stationary": None, "stationary_note": note}
+    labels = [label(chain, tokenizer, i) for i in range(chain.n_states)]
+    rows = {"probabilities": dict(zip(labels, chain.probs.tolist(), strict=True))}
+    if summary.stationary is None:
+        return rows | {"stationary": None, "stationary_note": summary.note}
+    return rows | {"stationary": dict(zip(labels, summary.stationary.probabilities.tolist(), strict=True))}
+
+
+def long_run(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) -> dict[str, Any]:
+    in_bits = None if summary.entropy_rate is None else summary.entropy_rate / LN2
+    kl_bits = None if summary.kl_to_data is None else summary.kl_to_data / LN2
+    law, mixing, escape = summary.stationary, summary.mixing, summary.escape_hazard
+    content: dict[str, Any] = {
+        "certificate": summary.note if law is None else law.certificate,
+        **number("entropy_rate_bits", in_bits, summary.note),
+        **number("kl_to_data_bits", kl_bits, "the sampler excludes what the data holds, or there is no data"),
+        "classes": summary.n_classes,
+        "closed_classes": [
+            {"states": len(states), "first": label(chain, tokenizer, int(states[0])), "period": period}
+            for states, period in zip(summary.closed_classes, summary.periods, strict=True)
+        ],
+        "greedy_loops": [
+            {"states": [label(chain, tokenizer, int(s)) for s in loop[:STATES_IN_JSON]], "basin": share}
+            for loop, share in zip(summary.loops, summary.loop_basins, strict=True)
+        ],
+        **number("second_eigenvalue", summary.second_eigenvalue, summary.note or "too many states"),
+        "mixing_time": None if mixing is None else mixing.exact,
+        "mixing_time_bound": None if mixing is None else mixing.upper_bound,
+        **number("mass_outside_data", summary.mass_outside_data, "needs a prompt, and contexts that the data lacks"),
+    }
+    if mixing is None or mixing.exact is None:
+        content["mixing_time_note"] = summary.note if mixing is None else mixing.note
+    if escape is not None:
+        content |= probability("escape_hazard", escape.per_token, escape.note)
+    return content
+
+
+def red_report(risk: RedRisk, args: argparse.Namespace) -> dict[str, Any]:
+    steps = risk.expected_steps
+    bracket = {} if steps.lower is steps.upper else probability("expected_steps_upper", steps.upper, steps.note)
+    return {
+        "red": args.red.split(",") if args.red is not None else None,
+        "red_pattern": args.red_pattern.split(",") if args.red_pattern is not None else None,
+        "prompt": args.prompt,
+        "steps": risk.steps,
+        **probability("within", risk.passage.probability),
+        **probability("survival", risk.passage.survival[-1]),
+        **probability("stopped", risk.passage.stopped[-1]),
+        **probability("ever", risk.ever.probability),
+        **probability("never", risk.ever.complement),
+        **probability("hazard", risk.hazard.per_token, risk.hazard.note),
+        **probability("expected_steps", steps.lower, steps.note),
+        **bracket,
+        "certificates": {
+            "ever": risk.ever.certificate,
+            "hazard": risk.hazard.certificate,
+            "expected_steps": steps.certificate,
+        },
+    }
+
+
+# ---- text ----------------------------------------------------------------------------------------------------
+
+
+def print_chain(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary, args: argparse.Namespace) -> None:
+    out = console()
+    lengths = "contexts of every length" if chain.every_length else f"contexts of {chain.context_length} tokens"
+    out.print(f"{chain.n_states:,} states ({lengths}), {chain.vocab_size} tokens")
+    out.print("")
+    if chain.n_states <= STATES_LISTED:
+        print_rows(chain, tokenizer, summary)
+        out.print("")
+    print_long_run(chain, tokenizer, summary)
+    if summary.red is not None:
+        out.print("")
+        print_red(summary.red, args)
+
+
+def print_rows(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) -> None:
+    symbols = [tokenizer.decode([token]) for token in range(chain.vocab_size)]
+    law = None if summary.stationary is None else summary.stationary.probabilities
+    rows = []
+    for i in range(chain.n_states):
+        share = "" if law is None else f"{100 * law[i]:.2f} %"
+        rows.append((label(chain, tokenizer, i), *(f"{100 * p:.2f} %" for p in chain.probs[i]), share))
+    print_table(("state", *(f"then {symbol}" for symbol in symbols), "in the long run"), rows)
+
+
+def print_long_run(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) -> None:
+    out = console()
+    if summary.stationary is None:
+        out.print(f"no stationary law: {summary.note}")
+    else:
+        out.print(f"stationary law: {summary.stationary.certificate}")
+    if summary.entropy_rate is not None:
+        out.print(f"entropy rate: {summary.entropy_rate / LN2:.4f} bits a token")
+    if summary.kl_to_data is not None:
+        out.print(
+            f"distance of the data's rows from the model's (KL rate): {summary.kl_to_data / LN2:.4f} bits a token"
+        )
+    sizes = ", ".join(
+        f"{len(states):,} states of period {p}" for states, p in zip(summary.closed_classes, summary.periods)
+    )
+    out.print(f"communicating classes: {summary.n_classes:,}, of which closed: {sizes or 'none'}")
+    for loop, share in zip(summary.loops[:8], summary.loop_basins, strict=False):
+        states = " > ".join(label(chain, tokenizer, int(s)) for s in loop[:12])
+        tail = " > ..." if len(loop) > 12 else ""
+        out.print(f"at temperature 0: {100 * share:.0f} % of the states fall into the loop {states}{tail}")
+    if summary.mixing is not None:
+        exact = "unknown" if summary.mixing.exact is None else f"{summary.mixing.exact:,}"
+        bound = "" if summary.mixing.upper_bound is None else f", proven to be at most {summary.mixing.upper_bound:,}"
+        note = f" ({summary.mixing.note})" if summary.mixing.note else ""
+        out.print(f"mixing time (to 1/4 of total variation): {exact} tokens{bound}{note}")
+    if summary.mass_outside_data is not None:
+        out.print(f"contexts that the data never held: {100 * summary.mass_outside_data:.1f} % of the long run")
+
+
+def print_red(risk: RedRisk, args: argparse.Namespace) -> None:
+    out = console()
+    whence = "the stationary law" if args.prompt is None else args.prompt
+    out.print(f"{spell_red(args)}, from {whence}:")
+    within, survival = risk.passage.probability, risk.passage.survival[-1]
+    out.print(f"  within {risk.steps:,} tokens   {spell_probability(within)} (not: {spell_probability(survival)})")
+    out.print(f"  ever                {spell_probability(risk.ever.probability)} ({risk.ever.certificate})")
+    hazard = risk.hazard
+    value = hazard.note if hazard.per_token is None else spell_probability(hazard.per_token)
+    out.print(f"  hazard per token    {value} ({hazard.certificate})")
+    steps = risk.expected_steps
+    mean = steps.note if steps.lower is None else f"{spell_number(steps.lower)} tokens"
+    out.print(f"  expected time       {mean} ({steps.certificate})")

@@ -1,0 +1,97 @@
+"""`glassgpt info REF`: how large a model is, and how large the space of its states."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+from glassgpt.cli.output import add_json, console, print_json, print_table
+
+# The contexts that Karpathy's text compares, as it gives them, all with GPT-2's vocabulary. (GPT-2's own is 1,024.)
+TEXT_COMPARISON = {"GPT-2": 2048, "GPT-3": 4096, "GPT-4": 32768}
+GPT2_VOCABULARY = 50257
+HOME_COMPUTERS = {
+    "GPT-2": "the Apollo guidance computer's memory",
+    "GPT-3": "an Atari 800's memory",
+    "GPT-4": "a Commodore 64's",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ref", metavar="REF", help="a run folder, or RUN@STEP")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from glassgpt.load import open_run
+
+    opened, step = open_run(args.ref)
+    model = opened.model(step)
+    config = model.config
+    report: dict[str, Any] = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "vocab_size": config.vocab_size,
+        "context_length": config.context_length,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        **state_space(config.vocab_size, config.context_length),
+        "comparison": comparison(),
+    }
+    if args.json:
+        print_json(report)
+    else:
+        print_info(report)
+    return 0
+
+
+def state_space(vocab_size: int, context_length: int) -> dict[str, Any]:
+    """The states of a model in both senses, and what it takes to store one.
+
+    >>> space = state_space(2, 3)
+    >>> space["states"], space["states_of_every_length"], space["bits_per_state"], space["bytes_per_state"]
+    (8, 14, 3.0, 1)
+    """
+    bits = context_length * math.log2(vocab_size)
+    every_length = sum(vocab_size**length for length in range(1, context_length + 1)) if bits < 60 else None
+    return {
+        "states": vocab_size**context_length if bits < 60 else None,
+        **({} if bits < 60 else {"states_note": "too many to write out: see log10_states"}),
+        "states_of_every_length": every_length,
+        **({} if bits < 60 else {"states_of_every_length_note": "too many to write out: see log10_states"}),
+        "log10_states": context_length * math.log10(vocab_size),
+        "bits_per_token": math.log2(vocab_size),
+        "bits_per_state": bits,
+        "bytes_per_state": math.ceil(bits / 8),
+    }
+
+
+def comparison() -> dict[str, dict[str, Any]]:
+    """The text's comparison of large contexts with the memories of home computers, computed."""
+    return {name: state_space(GPT2_VOCABULARY, T) | {"context_length": T} for name, T in TEXT_COMPARISON.items()}
+
+
+def print_info(report: dict[str, Any]) -> None:
+    out = console()
+    shape = f"{report['n_layer']} layers, {report['n_head']} heads, {report['n_embd']} wide"
+    out.print(f"{report['parameters']:,} parameters: {shape}")
+    out.print(f"vocabulary of {report['vocab_size']} tokens, context of {report['context_length']}")
+    if report["states"] is None:
+        out.print(f"10^{report['log10_states']:.0f} states")
+    else:
+        every = f"{report['states_of_every_length']:,} with the shorter contexts"
+        out.print(f"{report['states']:,} states (full contexts), {every}")
+    out.print(f"{report['bits_per_state']:.4g} bits, so {report['bytes_per_state']:,} bytes, to store one state")
+    out.print("")
+    rows = [
+        (
+            name,
+            f"{x['context_length']:,}",
+            f"10^{x['log10_states']:,.0f}",
+            f"{x['bytes_per_state']:,}",
+            HOME_COMPUTERS[name],
+        )
+        for name, x in report["comparison"].items()
+    ]
+    print_table(("a state of", "context", "states", "bytes", "like"), rows)

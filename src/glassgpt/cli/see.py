@@ -1,0 +1,81 @@
+"""`glassgpt see FIGURE REF --out FILE`: a picture of a model, as PNG, SVG, PDF or DOT."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from glassgpt.cli.chain import add_red
+from glassgpt.cli.output import add_json, print_json
+from glassgpt.cli.sampler import add_sampler, context_of, shaped
+from glassgpt.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("figure", metavar="FIGURE", nargs="?", help="which picture (--list names them)")
+    parser.add_argument("ref", metavar="REF", nargs="?", help="a run folder, or RUN@STEP")
+    parser.add_argument("--out", metavar="FILE", help="where to write it: .png, .svg or .pdf; .dot for state-graph")
+    parser.add_argument("--list", action="store_true", help="list the pictures and exit")
+    parser.add_argument("--title", help="a title above the picture")
+    parser.add_argument("--prompt", metavar="CONTEXT", help="where the text starts; without it, the stationary law")
+    parser.add_argument("--every-length", action="store_true", help="count the shorter contexts as states too")
+    add_red(parser)
+    add_sampler(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from glassgpt.cli.pictures import FIGURES, Subject
+
+    if args.list:
+        for name, (_, meaning) in FIGURES.items():
+            print(f"{name:28} {meaning}")
+        return 0
+    if args.figure not in FIGURES:
+        raise UsageError(f"there is no figure {args.figure!r}: choose one of {', '.join(FIGURES)}")
+    if args.ref is None or args.out is None:
+        raise UsageError("give a model and a file to write, as in: glassgpt see state-graph RUN --out graph.png")
+    if args.red_pattern is not None:
+        raise UsageError("pictures mark red contexts, not patterns: use --red")
+    subject = subject_of(args, Subject)
+    path = Path(args.out)
+    if path.suffix == ".dot":
+        write_dot(subject, args.figure, path)
+    else:
+        from glassgpt.figures.files import save
+
+        save(FIGURES[args.figure][0](subject), path)
+    if args.json:
+        print_json({"figure": args.figure, "file": str(path)})
+    else:
+        print(path)
+    return 0
+
+
+def subject_of(args: argparse.Namespace, make):  # type: ignore[no-untyped-def]
+    from glassgpt.load import open_run
+
+    run, step = open_run(args.ref)
+    tokenizer = run.tokenizer
+    prompt = None if args.prompt is None else context_of(args.prompt, tokenizer, "--prompt")
+    red = () if args.red is None else tuple(context_of(part, tokenizer, "--red") for part in args.red.split(","))
+    short = any(len(context) < run.config.context_length for context in (*red, *([prompt] if prompt else [])))
+    return make(
+        run=run,
+        step=step,
+        shape=lambda model: shaped(model, args),
+        every_length=args.every_length or short,
+        red=red,
+        prompt=prompt,
+        steps=args.steps,
+        title=args.title,
+    )
+
+
+def write_dot(subject, figure: str, path: Path) -> None:  # type: ignore[no-untyped-def]
+    from glassgpt.figures.files import save_text
+    from glassgpt.figures.states import to_dot
+
+    if figure != "state-graph":
+        raise UsageError(f"{figure} is no graph for Graphviz: write it as .png, .svg or .pdf")
+    save_text(to_dot(subject.graph()), path)
