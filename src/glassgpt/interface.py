@@ -162,7 +162,10 @@ class LogitsProcessor(Protocol):
 
 def as_contexts(tokens: Array, vocab_size: int) -> np.ndarray:
     """`tokens` as an int64 array (batch, time), checked at the door: raises UsageError for anything else."""
-    array = np.asarray(tokens)
+    try:
+        array = np.asarray(tokens)
+    except ValueError:
+        raise UsageError("expected token ids of shape (batch, time), got texts of unequal length") from None
     if array.ndim != 2 or array.shape[1] == 0:
         raise UsageError(
             f"expected token ids of shape (batch, time) with time >= 1, got shape {array.shape}: "

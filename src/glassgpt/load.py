@@ -19,10 +19,12 @@ def load(ref: str | Path) -> tuple[LanguageModel, Tokenizer]:
 
 
 def open_run(ref: str | Path) -> tuple[Run, int | None]:
-    """The run folder that `ref` names, and the step if it names one."""
+    """The run folder that `ref` names, its small files checked, and the step if it names one."""
     path, at, step = str(ref).rpartition("@")
     if not at or Path(ref).exists():
-        return Run(ref), None
-    if not step.isdecimal():
+        path, step = str(ref), ""
+    elif not step.isdecimal():
         raise UsageError(f"{step!r} in {str(ref)!r} is no training step: write RUN@STEP, as in runs/baby@25")
-    return Run(path), int(step)
+    run = Run(path)
+    run.check_settings()
+    return run, int(step) if step else None

@@ -103,19 +103,21 @@ def _running_sum(values: list[Any]) -> Wide:
 def _underflowed(walk: Walk, start: Vector, passage: FirstPassage) -> bool:
     """Whether any entry is smaller than float64 sums can vouch for, though the graph says that it isn't 0."""
     floor = np.log(SAFELY_ABOVE_UNDERFLOW)
-    series = (passage.first_hit, passage.survival, passage.stopped)
+    stops = walk.chain.end is not None and walk.chain.end.restart is None
+    series = [passage.first_hit, passage.survival, passage.stopped][: 3 if stops else 2]
     doubtful = np.any([entries.log() < floor for entries in series], axis=0)
     if not doubtful.any():
         return False
-    possible = start > 0
-    has_stopped = False
+    possible, has_stopped = start > 0, False
     for t in range(int(np.flatnonzero(doubtful)[-1]) + 1):
         if t:
-            stops = walk.can_step_to(np.zeros(walk.shape, dtype=bool), at_end=True)
-            has_stopped |= bool((possible & stops & ~walk.red).any())
-            possible = walk.steps_from(possible & ~walk.red)
+            running = possible & ~walk.red
+            if stops:
+                may_stop = walk.can_step_to(np.zeros(walk.shape, dtype=bool), at_end=True)
+                has_stopped |= bool((running & may_stop).any())
+            possible = walk.steps_from(running)
         expected = (possible[walk.red].any(), possible[~walk.red].any(), has_stopped)
-        if any(there and entries.log()[t] < floor for there, entries in zip(expected, series, strict=True)):
+        if any(there and entries.log()[t] < floor for there, entries in zip(expected, series, strict=False)):
             return True
     return False
 

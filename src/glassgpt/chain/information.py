@@ -81,7 +81,8 @@ def kl_rate(data: EmpiricalChain, chain: MarkovChain) -> float:
 
     Training loss on full contexts = data.conditional_entropy + kl_rate: an identity, not an approximation.
     """
-    return float(data.law @ kl_divergence(data.logprobs, chain.full.logprobs))
+    seen = data.seen  # what was never seen counts for nothing, be it infinitely far away
+    return float(data.law[seen] @ kl_divergence(data.logprobs[seen], chain.full.logprobs[seen]))
 
 
 def training_loss(data: EmpiricalChain, chain: MarkovChain) -> float:

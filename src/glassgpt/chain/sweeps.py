@@ -19,48 +19,51 @@ COMPILED_FROM = 1 << 17  # transitions; below, the import of numba costs more th
 
 
 def left(mass: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """mass (V, M), p (V, M, V) -> (M, V)."""
-    if p.size >= COMPILED_FROM and (compiled := compiled_sweeps()) is not None:
-        return compiled[0](np.ascontiguousarray(mass), p)
-    return np.einsum("br,bra->ra", mass, p)
+    """For each of Q automaton states: mass (Q, V, M), p (V, M, V) -> (Q, M, V)."""
+    if p.size < COMPILED_FROM or (compiled := compiled_sweeps(p.shape[0], p.shape[2])) is None:
+        return np.einsum("qbr,bra->qra", mass, p)
+    out = np.empty((len(mass), *p.shape[1:]))
+    for q in range(len(mass)):
+        compiled[0](np.ascontiguousarray(mass[q]), p, out[q])
+    return out
 
 
 def right(p: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """p (V, M, V), value (M, V) -> (V, M)."""
-    if p.size >= COMPILED_FROM and (compiled := compiled_sweeps()) is not None:
-        return compiled[1](p, np.ascontiguousarray(value))
-    return np.einsum("bra,ra->br", p, value)
+    """For each of Q automaton states: p (V, M, V), value (Q, M, V) -> (Q, V, M)."""
+    if p.size < COMPILED_FROM or (compiled := compiled_sweeps(p.shape[0], p.shape[2])) is None:
+        return np.einsum("bra,qra->qbr", p, value)
+    out = np.empty((len(value), *p.shape[:2]))
+    for q in range(len(value)):
+        compiled[1](p, np.ascontiguousarray(value[q]), out[q])
+    return out
 
 
 @cache
-def compiled_sweeps() -> tuple[Callable, Callable] | None:
-    """The two sweeps compiled for this machine, or None where numba isn't installed."""
+def compiled_sweeps(n_oldest: int, vocab_size: int) -> tuple[Callable, Callable] | None:
+    """The two sweeps compiled for this machine, or None where numba isn't installed.
+
+    The table's first and last axis are constants to the compiler, which unrolls the loops over them.
+    """
     if find_spec("numba") is None:
         return None
     import numba
 
     @numba.njit(parallel=True, cache=True)
-    def compiled_left(mass, p):  # type: ignore[no-untyped-def]
-        V, M = mass.shape
-        out = np.empty((M, V))
-        for r in numba.prange(M):
-            for a in range(V):
+    def compiled_left(mass, p, out):  # type: ignore[no-untyped-def]
+        for r in numba.prange(p.shape[1]):
+            for a in range(vocab_size):
                 total = 0.0
-                for b in range(V):
+                for b in range(n_oldest):
                     total += mass[b, r] * p[b, r, a]
                 out[r, a] = total
-        return out
 
     @numba.njit(parallel=True, cache=True)
-    def compiled_right(p, value):  # type: ignore[no-untyped-def]
-        V, M, _ = p.shape
-        out = np.empty((V, M))
-        for r in numba.prange(M):
-            for b in range(V):
+    def compiled_right(p, value, out):  # type: ignore[no-untyped-def]
+        for r in numba.prange(p.shape[1]):
+            for b in range(n_oldest):
                 total = 0.0
-                for a in range(V):
+                for a in range(vocab_size):
                     total += p[b, r, a] * value[r, a]
                 out[b, r] = total
-        return out
 
     return compiled_left, compiled_right

@@ -7,7 +7,7 @@ the same for every q, so the automaton multiplies the vectors and never the tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,7 @@ class Walk:
             self.red |= red.contexts | red.automaton.accepting[:, None]
         self.red_indices = np.flatnonzero(self.red)
         self.rows = {layer.length: self._rows(layer) for layer in chain.layers}
+        self.arrivals = [_by_goal(self.automaton.delta[:, token]) for token in range(chain.vocab_size)]
 
     def _rows(self, layer: Layer) -> Vector:
         rows = Wide.from_log(layer.logprobs) if self.wide else layer.probs
@@ -121,47 +122,63 @@ class Walk:
 
         Where a text stops for good the value is `at_end`, unless its last token made it red.
         """
-        out = self.zeros()
-        for q, layer, states in self._parts():
-            target = self._targets(value, q, layer, at_end)
-            rows = self.rows[layer.length]
-            swept = (rows * target.reshape(1, *target.shape)).sum(axis=-1) if self.wide else sweeps.right(rows, target)
-            out[q, states] = swept.reshape(-1)
-        return out
+        parts = []
+        for layer in self.chain.layers:
+            rows, target = self.rows[layer.length], self._targets(value, layer, at_end)
+            if self.wide:
+                parts.append((rows.reshape(1, *rows.shape) * target.reshape(len(target), 1, *target.shape[1:])).sum(-1))
+            else:
+                parts.append(sweeps.right(rows, target))
+        return self._joined(parts)
 
     def left(self, mass: Vector) -> tuple[Vector, Any]:
         """One step forward: the mass at every joint state, and the mass whose text has stopped.
 
         `mass` must have left the red states (see `take_red`): they would pass it on like any other.
         """
-        out = self.zeros()
-        stopped = Wide.of(0.0) if self.wide else 0.0
-        for q, layer, states in self._parts():
+        moved = []
+        for layer in self.chain.layers:
             rows = self.rows[layer.length]
-            part = mass[q, states].reshape(rows.shape[:2])
-            moved = (part.reshape(*part.shape, 1) * rows).sum(axis=0) if self.wide else sweeps.left(part, rows)
-            stopped = stopped + self._divert_ended(moved, q, layer, out)
-            self._deliver(moved, q, layer, out)
-        return out, stopped
+            part = mass[:, self._states(layer)].reshape(-1, *rows.shape[:2])
+            by_token = (part.reshape(*part.shape, 1) * rows.reshape(1, *rows.shape)).sum(1) if self.wide else None
+            moved.append(sweeps.left(part, rows) if by_token is None else by_token)
+        return self._delivered(moved, self.zeros)
 
     def can_step_to(self, goal: np.ndarray, at_end: bool = False) -> np.ndarray:
         """Which joint states have a possible token that leads into `goal` (bool, joint): `right` for booleans."""
-        out = np.zeros(self.shape, dtype=bool)
-        for q, layer, states in self._parts():
+        parts = []
+        for layer in self.chain.layers:
             possible = layer.possible.reshape(self._row_shape(layer))
-            target = self._targets(goal, q, layer, at_end)
-            out[q, states] = (possible & target).any(axis=-1).reshape(-1)
-        return out
+            parts.append((possible & self._targets(goal, layer, at_end)[:, None]).any(axis=-1))
+        return self._joined(parts)
 
     def steps_from(self, origin: np.ndarray) -> np.ndarray:
         """Which joint states one possible token leads to from `origin` (bool, joint): `left` for booleans."""
-        out = np.zeros(self.shape, dtype=bool)
-        for q, layer, states in self._parts():
+        moved = []
+        for layer in self.chain.layers:
             possible = layer.possible.reshape(self._row_shape(layer))
-            moved = (origin[q, states].reshape(*possible.shape[:2], 1) & possible).any(axis=0)
-            self._divert_ended(moved, q, layer, out)
-            self._deliver(moved, q, layer, out)
-        return out
+            part = origin[:, self._states(layer)].reshape(-1, *possible.shape[:2])
+            moved.append((part[..., None] & possible).any(axis=1))
+        return self._delivered(moved, lambda: np.zeros(self.shape, dtype=bool))[0]
+
+    def _joined(self, parts: list[Vector]) -> Vector:
+        """The layers' shares of a joint vector, side by side."""
+        parts = [part.reshape(self.shape[0], -1) for part in parts]
+        if len(parts) == 1:
+            return parts[0]
+        join = Wide.concatenate if isinstance(parts[0], Wide) else np.concatenate
+        return join(parts, axis=1)
+
+    def _delivered(self, moved: list[Vector], empty: Callable[[], Vector]) -> tuple[Vector, Any]:
+        """Each layer's arrivals (Q, M, V) added up where they belong, and the mass that has stopped."""
+        alone = len(moved) == self.shape[0] == 1  # then what moved is all there is, and needs no place found
+        out = moved[0].reshape(*self.shape) if alone else empty()
+        stopped = Wide.of(0.0) if self.wide else 0.0
+        for layer, arrivals in zip(self.chain.layers, moved, strict=True):
+            stopped = stopped + self._divert_ended(arrivals, layer, out)
+            if not alone:
+                self._deliver(arrivals, layer, out)
+        return out, stopped
 
     def take_red(self, mass: Vector) -> Any:
         """Take the mass out of the red states and return how much it was."""
@@ -205,11 +222,9 @@ class Walk:
 
     # ---- where tokens lead -----------------------------------------------------------------------------------
 
-    def _parts(self) -> Iterator[tuple[int, Layer, slice]]:
-        for layer in self.chain.layers:
-            start = self.chain.offset(layer.length)
-            for q in range(self.automaton.n_states):
-                yield q, layer, slice(start, start + layer.n_states)
+    def _states(self, layer: Layer) -> slice:
+        start = self.chain.offset(layer.length)
+        return slice(start, start + layer.n_states)
 
     def _following(self, layer: Layer) -> slice:
         """The states that the contexts of a layer lead to: those one token longer, or the full ones again."""
@@ -217,30 +232,30 @@ class Walk:
         start = self.chain.offset(length)
         return slice(start, start + self.chain.vocab_size**length)
 
-    def _targets(self, value: Vector, q: int, layer: Layer, at_end: Any) -> Vector:
-        """`value` where each token leads: shape (M, V), M = successors / V; a view unless the automaton moves."""
-        V, states = self.chain.vocab_size, self._following(layer)
-        moves = self.automaton.delta[q]
-        if (moves == moves[0]).all():
-            target = value[int(moves[0]), states].reshape(-1, V)
-        else:
-            codes = np.arange(states.start, states.stop).reshape(-1, V)
-            target = value[moves[None, :], codes]
+    def _targets(self, value: Vector, layer: Layer, at_end: Any) -> Vector:
+        """`value` where each token leads: (Q, M, V), M = successors / V; a view if nothing turns it aside."""
+        V = self.chain.vocab_size
+        target = value[:, self._following(layer)].reshape(self.shape[0], -1, V)
+        if self.shape[0] > 1:
+            M = target.shape[1]
+            target = target[self.automaton.delta[:, None, :], np.arange(M)[:, None], np.arange(V)]
         end = self.chain.end
         if end is None:
             return target
         after_end = at_end if end.restart is None else value[self.joint_index(end.restart)]
-        return self._with_ended(target.copy(), self._survives_end(q, states), after_end)
+        return self._with_ended(target.copy(), self._red_at_end(layer), after_end)
 
-    def _survives_end(self, q: int, states: slice) -> np.ndarray:
-        """Where the end token makes the joint state red, so that the text's end comes too late: bool (M,)."""
+    def _red_at_end(self, layer: Layer) -> np.ndarray:
+        """Where the end token makes the joint state red, so that the text's end comes too late: bool (Q, M)."""
         assert self.chain.end is not None
-        token = self.chain.end.token
-        return self.red[self.automaton.delta[q, token], states].reshape(-1, self.chain.vocab_size)[:, token]
+        token, V = self.chain.end.token, self.chain.vocab_size
+        red = self.red[:, self._following(layer)].reshape(self.shape[0], -1, V)
+        return red[self.automaton.delta[:, token], :, token]
 
     def _with_ended(self, target: Vector, red: np.ndarray, after_end: Any) -> Vector:
         assert self.chain.end is not None
-        where = (~red, self.chain.end.token)
+        q, rest = np.nonzero(~red)
+        where = (q, rest, self.chain.end.token)
         if isinstance(target, Wide):
             after_end = after_end if isinstance(after_end, Wide) else Wide.of(after_end)
             target.mantissa[where], target.exponent[where] = after_end.mantissa, after_end.exponent
@@ -248,32 +263,48 @@ class Walk:
             target[where] = after_end
         return target
 
-    def _divert_ended(self, moved: Vector, q: int, layer: Layer, out: Vector) -> Any:
+    def _divert_ended(self, moved: Vector, layer: Layer, out: Vector) -> Any:
         """Take out of `moved` what ends its text; return it, or deliver it to the restart."""
         end = self.chain.end
+        nothing = Wide.of(0.0) if self.wide else 0.0
         if end is None:
-            return Wide.of(0.0) if self.wide else 0.0
-        where = (np.flatnonzero(~self._survives_end(q, self._following(layer))), end.token)
+            return nothing
+        q, rest = np.nonzero(~self._red_at_end(layer))
+        where = (q, rest, end.token)
         ended = moved[where]
         boolean = isinstance(moved, np.ndarray) and moved.dtype == bool
         total = ended.any() if boolean else ended.sum()
         moved[where] = Wide.zeros(ended.shape) if isinstance(moved, Wide) else False
-        if end.restart is None:
-            return 0.0 if boolean else total
-        goal = self.joint_index(end.restart)
-        out[goal] = (out[goal] | total) if boolean else out[goal] + total
-        return Wide.of(0.0) if self.wide else 0.0
+        if end.restart is not None:
+            _add(out, self.joint_index(end.restart), total)
+            return nothing
+        return nothing if boolean else total
 
-    def _deliver(self, moved: Vector, q: int, layer: Layer, out: Vector) -> None:
-        """Add (M, V) arrivals, one column a token, to the joint states that the tokens lead to."""
-        states, moves = self._following(layer), self.automaton.delta[q]
-        boolean = isinstance(moved, np.ndarray) and moved.dtype == bool
-        if (moves == moves[0]).all():
-            goal = int(moves[0])
-            arrived = moved.reshape(-1)
-            out[goal, states] = (out[goal, states] | arrived) if boolean else out[goal, states] + arrived
-            return
-        for a in range(self.chain.vocab_size):
-            goal = int(moves[a])
-            column = slice(states.start + a, states.stop, self.chain.vocab_size)
-            out[goal, column] = (out[goal, column] | moved[:, a]) if boolean else out[goal, column] + moved[:, a]
+    def _deliver(self, moved: Vector, layer: Layer, out: Vector) -> None:
+        """Add arrivals (Q, M, V), one column a token, to the joint states that the tokens lead to."""
+        V, states = self.chain.vocab_size, self._following(layer)
+        for token in range(V):
+            order, starts, goals = self.arrivals[token]
+            column = slice(states.start + token, states.stop, V)
+            _add(out, (goals, column), _group_sums(moved[order, :, token], starts))
+
+
+def _add(out: Vector, where: Any, arrived: Vector) -> None:
+    if isinstance(out, np.ndarray) and out.dtype == bool:
+        out[where] |= arrived
+    else:
+        out[where] += arrived
+
+
+def _group_sums(rows: Vector, starts: np.ndarray) -> Vector:
+    """Sums (for booleans, ors) of groups of successive rows: (rows, n) to (groups, n)."""
+    if isinstance(rows, Wide):
+        return rows.group_sums(starts)
+    return (np.logical_or if rows.dtype == bool else np.add).reduceat(rows, starts, axis=0)
+
+
+def _by_goal(moves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The automaton's states in order of where one token moves them, where each group begins, and the goals."""
+    order = np.argsort(moves, kind="stable")
+    goals, starts = np.unique(moves[order], return_index=True)
+    return order, starts, goals

@@ -47,10 +47,11 @@ class Wide:
         return cls.of(np.zeros(shape))
 
     @classmethod
-    def concatenate(cls, parts: list[Self]) -> Self:
+    def concatenate(cls, parts: list[Self], axis: int = 0) -> Self:
+        """Arrays one after the other; scalars count as arrays of one."""
         return cls(
-            np.concatenate([np.atleast_1d(part.mantissa) for part in parts]),
-            np.concatenate([np.atleast_1d(part.exponent) for part in parts]),
+            np.concatenate([np.atleast_1d(part.mantissa) for part in parts], axis=axis),
+            np.concatenate([np.atleast_1d(part.exponent) for part in parts], axis=axis),
         )
 
     @property
@@ -88,6 +89,12 @@ class Wide:
             return self.of(self.mantissa.sum(axis=axis))
         top = self.exponent.max(axis=axis, keepdims=True)
         return self.of(_shifted(self, top).sum(axis=axis), top.reshape(()) if axis is None else top.squeeze(axis))
+
+    def group_sums(self, starts: np.ndarray) -> Self:
+        """Sums of groups of successive rows, each from one of `starts` to the next: (rows, n) to (groups, n)."""
+        top = np.maximum.reduceat(self.exponent, starts, axis=0)
+        sizes = np.diff(np.append(starts, len(self)))
+        return self.of(np.add.reduceat(_shifted(self, np.repeat(top, sizes, axis=0)), starts, axis=0), top)
 
     def log(self) -> np.ndarray:
         """Natural logarithm; -inf for 0."""

@@ -262,7 +262,8 @@ def print_long_run(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSumma
             f"distance of the data's rows from the model's (KL rate): {summary.kl_to_data / LN2:.4f} bits a token"
         )
     sizes = ", ".join(
-        f"{len(states):,} states of period {p}" for states, p in zip(summary.closed_classes, summary.periods)
+        f"{len(states):,} states of period {p}"
+        for states, p in zip(summary.closed_classes, summary.periods, strict=True)
     )
     out.print(f"communicating classes: {summary.n_classes:,}, of which closed: {sizes or 'none'}")
     for loop, share in zip(summary.loops[:8], summary.loop_basins, strict=False):

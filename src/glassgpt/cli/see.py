@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glassgpt.cli.chain import add_red
 from glassgpt.cli.output import add_json, print_json
 from glassgpt.cli.sampler import add_sampler, context_of, shaped
 from glassgpt.errors import UsageError
+
+if TYPE_CHECKING:
+    from glassgpt.cli.pictures import Subject
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from glassgpt.cli.pictures import FIGURES, Subject
+    from glassgpt.cli.pictures import FIGURES
 
     if args.list:
         for name, (_, meaning) in FIGURES.items():
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("give a model and a file to write, as in: glassgpt see state-graph RUN --out graph.png")
     if args.red_pattern is not None:
         raise UsageError("pictures mark red contexts, not patterns: use --red")
-    subject = subject_of(args, Subject)
+    subject = subject_of(args)
     path = Path(args.out)
     if path.suffix == ".dot":
         write_dot(subject, args.figure, path)
@@ -52,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def subject_of(args: argparse.Namespace, make):  # type: ignore[no-untyped-def]
+def subject_of(args: argparse.Namespace) -> Subject:
+    from glassgpt.cli.pictures import Subject
     from glassgpt.load import open_run
 
     run, step = open_run(args.ref)
@@ -60,7 +65,7 @@ def subject_of(args: argparse.Namespace, make):  # type: ignore[no-untyped-def]
     prompt = None if args.prompt is None else context_of(args.prompt, tokenizer, "--prompt")
     red = () if args.red is None else tuple(context_of(part, tokenizer, "--red") for part in args.red.split(","))
     short = any(len(context) < run.config.context_length for context in (*red, *([prompt] if prompt else [])))
-    return make(
+    return Subject(
         run=run,
         step=step,
         shape=lambda model: shaped(model, args),
@@ -72,7 +77,7 @@ def subject_of(args: argparse.Namespace, make):  # type: ignore[no-untyped-def]
     )
 
 
-def write_dot(subject, figure: str, path: Path) -> None:  # type: ignore[no-untyped-def]
+def write_dot(subject: Subject, figure: str, path: Path) -> None:
     from glassgpt.figures.files import save_text
     from glassgpt.figures.states import to_dot
 

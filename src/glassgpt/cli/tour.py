@@ -139,6 +139,7 @@ def draw(trained: Run, out: Path) -> list[str]:
     prompt, red = tuple(tokenizer.encode(PROMPT)), (tuple(tokenizer.encode(RED)),)
     plain = pictures.Subject(trained, prompt=prompt, steps=STEPS)
     marked = pictures.Subject(trained, prompt=prompt, red=red, steps=STEPS)
+    risk = pictures.Subject(trained, prompt=prompt, red=red, steps=STEPS, title=f"reaching {RED} from {PROMPT}")
     every_length = pictures.Subject(trained, every_length=True)
     files = [
         save(pictures.before_after(plain), out / "before-after.png"),
@@ -149,8 +150,8 @@ def draw(trained: Run, out: Path) -> list[str]:
         save(pictures.greedy(plain), out / "greedy-machine.png"),
         save(pictures.loss(plain), out / "loss.png"),
         save(pictures.probabilities_over_training(plain), out / "probabilities-over-training.png"),
-        save(pictures.red_over_steps(marked), out / "red-over-steps.png"),
-        save(pictures.red_over_training(marked), out / "red-over-training.png"),
+        save(pictures.red_over_steps(risk), out / "red-over-steps.png"),
+        save(pictures.red_over_training(risk), out / "red-over-training.png"),
         save_text(to_dot(marked.graph()), out / "states.dot"),
     ]
     return [str(file) for file in files]
@@ -170,9 +171,8 @@ def tell(trained: Run, found: Findings, content: dict[str, Any], out: Path) -> N
         f"({content['states']['states_of_every_length']} with the shorter contexts)."
     )
     say("")
-    say(
-        f"2. Fifty steps on {trained.recipe['data']['sequence']}: the loss falls from {losses[0]:.4f} to {losses[-1]:.4f}."
-    )
+    fell = f"the loss falls from {losses[0]:.4f} to {losses[-1]:.4f}"
+    say(f"2. Fifty steps on {trained.recipe['data']['sequence']}: {fell}.")
     say("")
     print_table(("state", "then 1 before", "after", "in the long run"), _rows(content))
     say("")
@@ -221,10 +221,6 @@ def _tell_red(found: Findings, say: Any) -> None:
         f"ever: {spell_probability(risk.ever.probability)} ({risk.ever.certificate}).")  # fmt: skip
     say(f"   In the long run {spell_probability(risk.hazard.per_token)} a token, after "
         f"{float(risk.expected_steps.lower):.1f} tokens on average.")  # fmt: skip
-    costs = found.costs
-    say(
-        f"   Forbidding it token by token makes that exactly 0 and costs {costs.kl_mask_base:.3f} nats over {STEPS} tokens;"
-    )
-    say(
-        f"   the cheapest law that avoids it costs {costs.kl_cond_base:.3f}: they differ by {costs.kl_mask_cond:.3f} nats."
-    )
+    mask, cond, apart = found.costs.kl_mask_base, found.costs.kl_cond_base, found.costs.kl_mask_cond
+    say(f"   Forbidding it token by token makes that exactly 0, and costs {mask:.3f} nats in {STEPS} tokens;")
+    say(f"   the cheapest law that avoids it costs {cond:.3f}. They differ by {apart:.3f} nats.")

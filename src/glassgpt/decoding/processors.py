@@ -108,8 +108,9 @@ def processors(
 
 
 def exclude(logits: Array, excluded: Array) -> Array:
+    """-inf for what is excluded. NaN stays: a draw from what the others say would hide that the model is broken."""
     xp = array_namespace(logits)
-    return xp.where(excluded, xp.asarray(-math.inf, dtype=logits.dtype), logits)
+    return xp.where(excluded & ~xp.isnan(logits), xp.asarray(-math.inf, dtype=logits.dtype), logits)
 
 
 def likelihood_rank(logits: Array) -> Array:

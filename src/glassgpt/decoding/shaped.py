@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_array_api_obj
 
 from glassgpt.interface import Array, LanguageModel, LogitsProcessor, Session, every_context
 
@@ -24,12 +24,15 @@ class Shaped(LanguageModel):
         self.context_length = model.context_length
 
     def next_token_logits(self, contexts: Array) -> Array:
+        contexts = as_array(contexts)
         return self.shape(contexts, self.model.next_token_logits(contexts))
 
-    def sequence_logits(self, tokens: Array) -> np.ndarray:
-        logits = np.asarray(self.model.sequence_logits(tokens))
-        tokens = np.asarray(tokens)
-        return np.stack([self.shape(tokens[:, : t + 1], logits[:, t]) for t in range(tokens.shape[1])], axis=1)
+    def sequence_logits(self, tokens: Array) -> Array:
+        tokens = as_array(tokens)
+        logits = self.model.sequence_logits(tokens)
+        return array_namespace(logits).stack(
+            [self.shape(tokens[:, : t + 1], logits[:, t]) for t in range(tokens.shape[1])], axis=1
+        )
 
     def session(self, batch_size: int = 1) -> Session:
         return ShapedSession(self, self.model.session(batch_size), np.empty((batch_size, 0), dtype=np.int64))
@@ -54,6 +57,11 @@ class Shaped(LanguageModel):
         for processor in self.processors:
             logits = processor(contexts[:, -self.context_length :], logits)
         return logits
+
+
+def as_array(tokens: Array) -> Array:
+    """An array of whatever library as it is; a list as a NumPy array."""
+    return tokens if is_array_api_obj(tokens) else np.asarray(tokens)
 
 
 class ShapedSession(Session):

@@ -26,17 +26,15 @@ PLOT_WIDTH = 5.6
 def draw_loss_curve(
     losses: Sequence[float], yardsticks: Mapping[str, float] = MappingProxyType({}), title: str | None = None
 ) -> Figure:
-    """Training loss in nats against step, which counts from 1, with levels to judge it by.
+    """Training loss in nats against the updates made before it was taken, with levels to judge it by.
 
     yardsticks: name -> nats, such as {"entropy of the data": 0.347, "uniform": 0.693}; dashed lines with their names.
     Raises UsageError for no losses, and for losses that are not finite.
     """
     values = _series("losses", losses)
     if not np.isfinite(values).all():
-        raise UsageError(
-            f"losses must be finite; got {values[~np.isfinite(values)][0]} at step {_first_bad(values) + 1}"
-        )
-    steps = np.arange(1, len(values) + 1)
+        raise UsageError(f"losses must be finite; got {values[~np.isfinite(values)][0]} at step {_first_bad(values)}")
+    steps = np.arange(len(values))
     ends = [(float(values[-1]), f"loss {values[-1]:.3f}", CATEGORIES[0])]
     ends += [(float(level), f"{shown_words(name)} {level:.3f}", GREY) for name, level in yardsticks.items()]
     figure, axes = _axes(title, [text for _, text, _ in ends])

@@ -107,9 +107,14 @@ class GPT(nn.Module, LanguageModel):
         return self._answer(contexts, lambda tokens: self(tokens[:, -self.context_length :])[:, -1])
 
     def sequence_logits(self, tokens: Array) -> Array:
-        if np.shape(tokens)[-1] > self.context_length:
+        if not isinstance(tokens, Tensor):
+            tokens = as_contexts(tokens, self.vocab_size)
+        if tokens.shape[1] <= self.context_length:
+            return self._answer(tokens, self)
+        if not isinstance(tokens, Tensor):
             return super().sequence_logits(tokens)
-        return self._answer(tokens, self)
+        prefixes = (tokens[:, :t] for t in range(1, tokens.shape[1] + 1))
+        return torch.stack([self.next_token_logits(prefix) for prefix in prefixes], dim=1)
 
     def _answer(self, tokens: Array, function: Callable[[Tensor], Tensor]) -> Array:
         if isinstance(tokens, Tensor):
@@ -120,4 +125,7 @@ class GPT(nn.Module, LanguageModel):
 
     def context_table(self, length: int | None = None) -> np.ndarray:
         """As the default, with the work of shared prefixes done once (see `prefix_tree`)."""
-        return prefix_tree_logits(self, self.context_length if length is None else length)
+        length = self.context_length if length is None else length
+        if not 1 <= length <= self.context_length:  # the tree has no positions for it
+            return super().context_table(length)
+        return prefix_tree_logits(self, length)

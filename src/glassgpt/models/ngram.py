@@ -28,8 +28,8 @@ class NGram(LanguageModel):
     def __init__(self, tokens: Sequence[int] | np.ndarray, vocab_size: int, n: int, smoothing: float = 1.0) -> None:
         if n < 2:
             raise UsageError(f"an n-gram needs n >= 2 (one token of context and the one it predicts), got n = {n}")
-        if not smoothing >= 0:
-            raise UsageError(f"smoothing must be 0 or more, got {smoothing}")
+        if not 0 <= smoothing < np.inf:
+            raise UsageError(f"smoothing must be a number of 0 or more, got {smoothing}")
         self.vocab_size = vocab_size
         self.context_length = n - 1
         text = as_contexts(np.asarray(tokens).reshape(1, -1), vocab_size)[0]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from glassgpt.errors import GlassGPTError, NumericalError
+from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.threads import threads_for
 from glassgpt.training.data import Windows, tokenizer_for, windows_of
@@ -113,4 +113,9 @@ def _resume(run: Run, model: GPT, optimizer: torch.optim.Optimizer) -> tuple[int
         }
         if kept:
             optimizer.state[parameter] = kept
-    return step, [row["loss"] for row in run.metrics()[:step]]
+    losses = [row["loss"] for row in run.metrics()[:step]]
+    if len(losses) < step:
+        raise DamagedFileError(
+            f"{run.path / 'metrics.jsonl'} tells of {len(losses)} steps, and {step} were made: restore it from a copy"
+        )
+    return step, losses

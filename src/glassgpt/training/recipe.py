@@ -65,8 +65,8 @@ class Recipe:
             raise UsageError(
                 f"train.batch_size must be 1 or more, got {train.batch_size}: leave it out for all windows"
             )
-        if self.run.seed < 0:
-            raise UsageError(f"run.seed must be 0 or more, got {self.run.seed}")
+        if not 0 <= self.run.seed < 2**64:
+            raise UsageError(f"run.seed must be at least 0 and below 2**64, got {self.run.seed}")
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The resolved recipe as nested dicts, without the keys that are left open."""
@@ -113,8 +113,10 @@ def recipe_from_dict(content: dict[str, Any], overrides: Iterable[str] = ()) -> 
     sections = typing.get_type_hints(Recipe)
     values: dict[str, dict[str, Any]] = {section: {} for section in sections}
     for section, keys in content.items():
-        if section not in sections or not isinstance(keys, dict):
+        if section not in sections:
             raise UsageError(f"a recipe has no {_unknown(section, sections)}")
+        if not isinstance(keys, dict):
+            raise UsageError(f"{section} must be a section of the recipe, [{section}], got {keys!r}")
         for key, value in keys.items():
             values[section][key] = _checked(value, _type_of(section, key), f"{section}.{key}")
     for override in overrides:

@@ -7,7 +7,7 @@
     run.toml                the resolved recipe and a hash of the data
     metrics.jsonl           a line a step
     checkpoints/            step-NNNNNN.safetensors: weights and optimizer state at every kept step
-    manifest.json           a SHA-256 of each of these but the metrics; what it does not list is not there
+    manifest.json           a SHA-256 of each of these but the metrics, and of itself: what is not listed is not there
 
 safetensors carries no checksum, so a flipped bit in it would load as another model: the manifest is what notices.
 """
@@ -35,6 +35,7 @@ from glassgpt.weights.tensors import check_tensors, read_tensors, tensors_of, to
 MANIFEST = "manifest.json"
 CONFIG_KEYS = {"n_positions": "context_length", "vocab_size": "vocab_size", "n_layer": "n_layer", "n_head": "n_head",
                "n_embd": "n_embd", "bias": "bias"}  # fmt: skip
+SETTINGS = ("config.json", "tokenizer.json", "generation_config.json", "run.toml")
 FIXED_CONFIG = {
     "architectures": ["GPT2LMHeadModel"],
     "model_type": "gpt2",
@@ -66,24 +67,30 @@ class Run:
         path = Path(path)
         if is_run(path):
             run = cls(path)
-            _refuse_other_recipe(run, recipe)
-            return run
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if run._hashes:  # else it was stopped before it had begun
+                run.check_settings()
+                _refuse_other_recipe(run, recipe)
+                return run
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists and is not a run folder: choose another --out, or empty it yourself")
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_atomically(path / MANIFEST, b'{"files": {}}\n')
+        write_atomically(path / MANIFEST, _json(_manifest({})))
         run = cls(path)
-        run._write(
-            {
-                "config.json": _json(config_to_json(config)),
-                "tokenizer.json": _json(tokenizer_to_json(tokenizer)),
-                "generation_config.json": _json({"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}),
-                "run.toml": tomli_w.dumps(recipe).encode(),
-            }
+        settings = (
+            _json(config_to_json(config)),
+            _json(tokenizer_to_json(tokenizer)),
+            _json({"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}),
+            tomli_w.dumps(recipe).encode(),
         )
+        run._write(dict(zip(SETTINGS, settings, strict=True)))
         return run
 
     # ---- reading ---------------------------------------------------------------------------------------------
+
+    def check_settings(self) -> None:
+        """Raise DamagedFileError unless each of the small files is what was saved, needed for the model or not."""
+        for name in SETTINGS:
+            self._read(name)
 
     @property
     def config(self) -> GPTConfig:
@@ -131,10 +138,13 @@ class Run:
         """What metrics.jsonl says of each step."""
         path = self.path / "metrics.jsonl"
         try:
-            return [json.loads(line) for line in path.read_text().splitlines()]
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if [row["step"] for row in rows] != list(range(len(rows))) or not all("loss" in row for row in rows):
+                raise ValueError("its lines are not one step after another")
+            return rows
         except FileNotFoundError:
             return []
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DamagedFileError(f"{path} is damaged ({error}): restore it from a copy") from None
 
     # ---- writing ---------------------------------------------------------------------------------------------
@@ -154,7 +164,7 @@ class Run:
         for name, content in files.items():
             write_atomically(self.path / name, content)
             self._hashes[name] = hashlib.sha256(content).hexdigest()
-        write_atomically(self.path / MANIFEST, _json({"files": self._hashes}))
+        write_atomically(self.path / MANIFEST, _json(_manifest(self._hashes)))
 
     def _read(self, name: str) -> bytes:
         path = self.path / name
@@ -213,7 +223,14 @@ def config_from_json(content: Any, source: Path) -> GPTConfig:
         )
     if missing := sorted(CONFIG_KEYS.keys() - content.keys()):
         raise DamagedFileError(f"{source} lacks the key {missing[0]!r}")
-    return GPTConfig(**{field: content[key] for key, field in CONFIG_KEYS.items()})
+    for key in CONFIG_KEYS:
+        kind = bool if key == "bias" else int
+        if type(content[key]) is not kind:
+            raise DamagedFileError(f"{source}: {key} should be of type {kind.__name__}, and is {content[key]!r}")
+    try:
+        return GPTConfig(**{field: content[key] for key, field in CONFIG_KEYS.items()})
+    except UsageError as error:
+        raise DamagedFileError(f"{source}: {error}") from None
 
 
 def _refuse_other_recipe(run: Run, recipe: dict[str, Any]) -> None:
@@ -228,11 +245,15 @@ def _refuse_other_recipe(run: Run, recipe: dict[str, Any]) -> None:
                 )
 
 
+def _manifest(hashes: dict[str, str]) -> dict[str, Any]:
+    return {"files": hashes, "sha256": hashlib.sha256(json.dumps(hashes).encode()).hexdigest()}
+
+
 def _parse_manifest(path: Path) -> dict[str, str]:
     content = _parse_json(path.read_bytes(), path)
     files = content.get("files") if isinstance(content, dict) else None
-    if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
-        raise DamagedFileError(f"{path} should list a hash for each file, and does not: restore it from a copy")
+    if not isinstance(files, dict) or content != _manifest(files):
+        raise DamagedFileError(f"{path} is not the list of hashes that was saved: restore it from a copy")
     return files
 
 

@@ -1,0 +1,41 @@
+# GlassGPT's six words. `make run` needs Python 3.11 or newer, pip and make, and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run setup test check bench clean
+
+run: setup  ## install, then tell the story of the baby GPT
+	$(BIN)/glassgpt tour
+
+setup: .venv/installed  ## install GlassGPT into .venv
+
+test: .venv/installed-dev  ## every test, on two cores in under five minutes
+	$(BIN)/python -m pytest -q
+
+check: .venv/installed-dev  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: .venv/installed-dev  ## speed and memory beside the text's own way (about ten minutes)
+	$(BIN)/python benchmarks/chain.py
+
+clean:  ## take away what was installed and built
+	rm -rf .venv out
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing GlassGPT into .venv (torch is the large part)"
+	$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "installing the tools that develop and test it"
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON): install Python 3.11 or newer, or name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "GlassGPT needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1): name a newer one, as in make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv) and run make again"; exit 1; }
+	@$(PYTHON) -m venv .venv

@@ -1,0 +1,19 @@
+"""What several rooms' tests share: one trained baby GPT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from glassgpt.training.loop import train
+from glassgpt.training.recipe import read_recipe
+from glassgpt.weights.run import Run
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "baby.toml"
+
+
+@pytest.fixture(scope="session")
+def baby_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run folder of recipes/baby.toml. Read it, never write to it: copy it first."""
+    return train(read_recipe(RECIPE), tmp_path_factory.mktemp("runs") / "baby")

@@ -1,0 +1,52 @@
+"""The documents, run as written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_every_command_and_the_python_of_the_readme_run_as_written(tmp_path):
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    commands = [line for block in blocks("") for line in block.splitlines() if line.startswith(".venv/bin/glassgpt")]
+    assert len(commands) >= 8
+    for command in commands:
+        arguments = shlex.split(command)[1:]
+        done = subprocess.run(
+            [sys.executable, "-m", "glassgpt", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (command, done.stderr)
+    (program,) = blocks("python")
+    assert len([line for line in program.splitlines() if line.strip()]) <= 14
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Wide" in done.stdout
+
+
+def test_the_make_words_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for word in set(re.findall(r"make (\w+)", README)) - {"PYTHON"}:
+        assert re.search(rf"^{word}:", makefile, flags=re.MULTILINE), word
+
+
+def test_what_the_readme_names_is_there():
+    for path in re.findall(r"\]\(([\w./-]+)\)", README):
+        assert (ROOT / path).exists(), path
+    tree = next(block for block in blocks("") if block.startswith("src/glassgpt/"))
+    for name in re.findall(r"^  (?:  )?([\w.]+/?)", tree, flags=re.MULTILINE):
+        assert (ROOT / "src" / "glassgpt" / name).exists(), name
