@@ -220,6 +220,17 @@ def refuse_if_too_large(vocab_size: int, context_length: int, available_bytes: i
     )
 
 
+def refuse_vectors_too_large(automaton_states: int, chain_states: int, numbers: int = 1) -> None:
+    """Raise TooLargeError unless vectors over the joint states fit in the memory that is free."""
+    available = psutil.virtual_memory().available
+    needed = automaton_states * chain_states * 8 * VECTORS * numbers
+    if needed > available:
+        raise TooLargeError(
+            f"an automaton of {automaton_states} states beside a chain of {chain_states} needs {needed / 1e9:.1f} GB, "
+            f"and {available / 1e9:.1f} GB are free: give shorter patterns, or fewer"
+        )
+
+
 def power_of_ten(exponent: float) -> str:
     """A number too large to print, from its decimal logarithm: 3.2e+4813."""
     mantissa, power = 10 ** (exponent % 1), int(exponent // 1)

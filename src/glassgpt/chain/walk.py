@@ -15,7 +15,7 @@ import numpy as np
 
 from glassgpt.automata import TokenAutomaton, any_context, pattern_automaton
 from glassgpt.chain import sweeps
-from glassgpt.chain.markov import Layer, MarkovChain
+from glassgpt.chain.markov import Layer, MarkovChain, refuse_vectors_too_large
 from glassgpt.chain.wide import Wide
 from glassgpt.errors import UsageError
 
@@ -67,6 +67,7 @@ class Walk:
         self.chain = chain
         self.wide = wide
         self.automaton = red.automaton if red else any_context(chain.vocab_size)
+        refuse_vectors_too_large(self.automaton.n_states, chain.n_states, numbers=2 if wide else 1)
         self.red = np.zeros((self.automaton.n_states, chain.n_states), dtype=bool)
         if red:
             self.red |= red.contexts | red.automaton.accepting[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from glassgpt.cli.output import (
@@ -12,6 +13,7 @@ from glassgpt.cli.output import (
     print_json,
     print_table,
     probability,
+    progress_to_stderr,
     spell_number,
     spell_probability,
 )
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 STATES_LISTED = 64  # in text; --json lists up to STATES_IN_JSON
 STATES_IN_JSON = 4096
+ENFORCED_UP_TO = 1 << 22  # states times steps for which masking and conditioning are compared unasked
 LN2 = 0.6931471805599453
 
 
@@ -39,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF", help="a run folder, or RUN@STEP")
     add_red(parser)
     parser.add_argument("--prompt", metavar="CONTEXT", help="where the text starts; without it, the stationary law")
+    parser.add_argument("--through-training", action="store_true", help="the same figures at every step that is kept")
     parser.add_argument("--every-length", action="store_true", help="count the shorter contexts as states too")
     parser.add_argument("--end", metavar="TOKEN", help="a token that ends the text (otherwise none does)")
     parser.add_argument("--restart", metavar="CONTEXT", help="after --end the text starts over from here")
@@ -63,14 +67,18 @@ def run(args: argparse.Namespace) -> int:
     opened, step = open_run(args.ref)
     tokenizer = opened.tokenizer
     start = None if args.prompt is None else context_of(args.prompt, tokenizer, "--prompt")
-    chain = build_chain(opened, step, tokenizer, args, start)
-    red = build_red(chain, tokenizer, args)
-    data = data_of(opened, tokenizer, chain)
-    summary = summarise(chain, start=start, data=data, red=red, steps=args.steps)
+    if args.through_training:
+        return through_training(opened, tokenizer, args, start)
+    with working(args, f"evaluating every context of {args.ref}, and what follows from it"):
+        chain = build_chain(opened, step, tokenizer, args, start)
+        red = build_red(chain, tokenizer, args)
+        summary = summarise(chain, start=start, data=data_of(opened, tokenizer, chain), red=red, steps=args.steps)
+        costs = enforcement_report(chain, red, args.steps, start)
     if args.json:
-        print_json(report(chain, tokenizer, summary, args))
+        print_json(report(chain, tokenizer, summary, args) | costs)
     else:
         print_chain(chain, tokenizer, summary, args)
+        print_enforcement(costs)
     if red is not None and not red_is_reachable(chain, red, start):
         whence = "from anywhere" if start is None else f"from {args.prompt}"
         raise RedIsUnreachable(
@@ -78,6 +86,11 @@ def run(args: argparse.Namespace) -> int:
             "whatever the number of tokens; check that it is the red that you meant"
         )
     return 0
+
+
+def working(args: argparse.Namespace, what: str) -> AbstractContextManager[Any]:
+    """A moving line on a terminal's standard error while something long goes on."""
+    return console(error=True).status(what) if progress_to_stderr(args.json) else nullcontext()
 
 
 # ---- from options to a chain ---------------------------------------------------------------------------------
@@ -222,6 +235,29 @@ def red_report(risk: RedRisk, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def enforcement_report(
+    chain: MarkovChain, red: Red | None, steps: int, start: tuple[int, ...] | None
+) -> dict[str, dict[str, Any]]:
+    """What avoiding red costs, for a chain small enough to tell at once; empty if it isn't asked."""
+    from glassgpt.chain.enforcement import enforcement
+
+    if red is None or start is None or chain.n_states * red.automaton.n_states * (steps + 1) > ENFORCED_UP_TO:
+        return {}
+    try:
+        costs = enforcement(chain, red, steps, start)
+    except UsageError as error:
+        return {"enforcement_nats": {"note": str(error)}}
+    never = "conditioning still walks into dead ends, which the mask forbids"
+    return {
+        "enforcement_nats": {
+            "mask_from_model": costs.kl_mask_base,
+            "conditioned_from_model": costs.kl_cond_base,
+            "mask_from_conditioned": costs.kl_mask_cond,
+            **number("conditioned_from_mask", costs.kl_cond_mask, never),
+        }
+    }
+
+
 # ---- text ----------------------------------------------------------------------------------------------------
 
 
@@ -292,3 +328,50 @@ def print_red(risk: RedRisk, args: argparse.Namespace) -> None:
     steps = risk.expected_steps
     mean = steps.note if steps.lower is None else f"{spell_number(steps.lower)} tokens"
     out.print(f"  expected time       {mean} ({steps.certificate})")
+
+
+def print_enforcement(costs: dict[str, dict[str, Any]]) -> None:
+    nats = costs.get("enforcement_nats", {})
+    if "note" in nats:
+        console().print(f"  avoiding it         {nats['note']}")
+    elif nats:
+        mask, least = nats["mask_from_model"], nats["conditioned_from_model"]
+        console().print(f"  avoiding it         by a mask {mask:.4g} nats, by the cheapest law {least:.4g}")
+
+
+# ---- through training ----------------------------------------------------------------------------------------
+
+
+def through_training(opened: Run, tokenizer: Tokenizer, args: argparse.Namespace, start: tuple[int, ...] | None) -> int:
+    """One row of figures for each kept step."""
+    from glassgpt.chain.trajectory import summarise
+
+    rows = []
+    for step in opened.steps:
+        chain = build_chain(opened, step, tokenizer, args, start)
+        red = build_red(chain, tokenizer, args)
+        summary = summarise(chain, start=start, data=data_of(opened, tokenizer, chain), red=red, steps=args.steps)
+        risk = {} if summary.red is None else red_report(summary.red, args)
+        rows.append({"step": step, **long_run(chain, tokenizer, summary), **risk})
+    if args.json:
+        print_json({"steps_kept": opened.steps, "trajectory": rows})
+        return 0
+    shown = {key: heading for key, heading in TRAJECTORY_COLUMNS.items() if rows and key in rows[0]}
+    lines = [(str(row["step"]), *(_short(row[key]) for key in shown)) for row in rows]
+    print_table(("step", *shown.values()), lines)
+    return 0
+
+
+TRAJECTORY_COLUMNS = {
+    "entropy_rate_bits": "bits/token",
+    "kl_to_data_bits": "KL to data",
+    "mass_outside_data": "outside data",
+    "mixing_time": "mixing",
+    "log10_within": "log10 red",
+    "hazard": "hazard",
+    "expected_steps": "mean time",
+}
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from glassgpt.chain.wide import Wide
 
 
+WIDTH_OF_FILES = 160  # columns, where the output is no terminal
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -31,7 +34,8 @@ def console(*, error: bool = False) -> Console:
     """Where text for a person goes; plain where the output is no terminal."""
     from rich.console import Console
 
-    return Console(stderr=error, highlight=False, soft_wrap=True, emoji=False, markup=False)
+    width = None if (sys.stderr if error else sys.stdout).isatty() else WIDTH_OF_FILES
+    return Console(stderr=error, width=width, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
