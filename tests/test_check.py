@@ -1,5 +1,8 @@
 """`check_model` passes every model of ours and fails every kind of broken one."""
 
+from functools import cache
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from glassgpt.decoding.processors import MinP, Temperature, TopK, TopP
 from glassgpt.decoding.shaped import Shaped
 from glassgpt.interface import LanguageModel, RecomputingSession, Tokenizer, as_contexts
 from glassgpt.models.config import GPTConfig
-from glassgpt.models.gpt_array import ArrayGPT
+from glassgpt.models.gpt_array import ArrayGPT, gpt
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.ngram import NGram
 from glassgpt.text.character import CharacterTokenizer
@@ -29,12 +32,19 @@ def torch_model(config=CONFIG):
     return model
 
 
+@cache
 def jax_model():
-    """Small in time: JAX compiles every operation anew for every shape it meets."""
-    jnp = pytest.importorskip("jax.numpy")
+    """Compiled whole, which is quicker than every operation on its own for every shape of tokens."""
+    jax = pytest.importorskip("jax")
     config = GPTConfig(2, 2, n_layer=1, n_head=2, n_embd=4)
+    compiled = jax.jit(lambda tokens, params: gpt(tokens, params, config))
+
+    class Compiled(ArrayGPT):
+        def _logits(self, tokens):
+            return np.asarray(compiled(tokens, self.params))
+
     params = tensors_of(torch_model(config).float())
-    return ArrayGPT(config, {name: jnp.asarray(value) for name, value in params.items()})
+    return Compiled(config, {name: jax.numpy.asarray(value) for name, value in params.items()})
 
 
 MODELS = {
@@ -317,7 +327,7 @@ class Letters(Tokenizer):
     """Bytes, with one special token; each class below breaks one promise of it."""
 
     vocab_size = 257
-    special = {"<|endoftext|>": 256}
+    special: ClassVar = {"<|endoftext|>": 256}
 
     def encode(self, text):
         return list(text.encode())
@@ -352,7 +362,7 @@ class TextBecomesSpecial(Letters):
 
 class OwnTextBecomesSpecial(TextBecomesSpecial):
     name = "<s>"
-    special = {"<s>": 256}
+    special: ClassVar = {"<s>": 256}
 
 
 class OtherBytes(Letters):

@@ -24,6 +24,7 @@ STEPS: list[set[str]] = [
     {"training", "prompting"},
     {"serving"},
     {"cli"},
+    {"__main__"},
 ]
 STEP = {room: i for i, rooms in enumerate(STEPS) for room in rooms}
 ONLY = {  # rooms that read less than all below them
@@ -134,6 +135,7 @@ def test_the_package_root_imports_nothing_until_a_name_is_used():
 def test_every_public_name_is_found_where_the_root_says():
     for name in glassgpt.__all__:
         assert getattr(glassgpt, name).__name__ == name
+        assert getattr(glassgpt, name).__name__ == name, f"glassgpt.{name} is something else when asked again"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = glassgpt.nothing
 

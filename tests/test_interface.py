@@ -1,5 +1,7 @@
 """The interface: what follows from `next_token_logits` alone, and the checks at the door."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -113,7 +115,7 @@ class Halves(Tokenizer):
     """Two tokens that are halves of one UTF-8 character."""
 
     vocab_size = 2
-    special = {}
+    special: ClassVar = {}
 
     def encode(self, text):
         return [0, 1] * len(text)

@@ -69,7 +69,7 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Jensen-Shannon divergence along the last axis, in nats, in [0, ln 2]; finite whatever the supports."""
     with np.errstate(divide="ignore"):
-        middle = np.log(0.5 * (p + q))
+        middle = np.log(p + q) - LN2  # halving could lose the smallest of floats
         return 0.5 * kl_divergence(np.log(p), middle) + 0.5 * kl_divergence(np.log(q), middle)
 
 

@@ -351,7 +351,7 @@ def test_another_recipe_for_the_same_run_is_refused_by_the_key_that_differs(ask,
 
 def test_pictures_refuse_what_they_cannot_draw(ask, baby, tmp_path):
     assert refused(*ask("see", "portrait", baby, "--out", tmp_path / "a.png"), "state-graph")
-    assert refused(*ask("see", "state-graph", baby, "--out", tmp_path / "a.bmp"), "PNG")
+    assert refused(*ask("see", "state-graph", baby, "--out", tmp_path / "a.bmp"), ".png")
     assert refused(*ask("see", "red-over-steps", baby, "--out", tmp_path / "a.png"), "--red")
     assert refused(*ask("see", "heat-map", baby, "--out", tmp_path / "a.dot"), ".png")
     assert refused(*ask("see", "state-graph", baby), "--out")

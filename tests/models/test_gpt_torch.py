@@ -117,6 +117,12 @@ def test_it_answers_in_kind():
             np.testing.assert_allclose(answer.detach().numpy(), expected, atol=1e-13)
 
 
+def test_an_array_that_must_not_be_written_to_is_a_context_too():
+    contexts = np.array([[0, 1, 1]])
+    contexts.flags.writeable = False
+    assert GPT(BABY).next_token_logits(contexts).shape == (1, 2)
+
+
 def test_what_is_no_context_is_refused():
     model = GPT(BABY)
     for wrong in ([[2]], [[-1]], [1, 0], [[0.5]], 1, [[0], [0, 1]], [[]]):

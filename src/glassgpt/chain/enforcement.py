@@ -61,9 +61,7 @@ def masked_chain(chain: MarkovChain, red: Red) -> MarkovChain:
     states that are not safe stay as they were: a text that starts safe never meets them.
     """
     red = as_contexts(chain, red)
-    mask = safety_mask(chain, red)
-    if not mask.safe.any():
-        raise UsageError("nothing can be enforced: every state is red or leads to red with certainty")
+    mask = _enforceable(chain, red)
     rows = mask.safe[0][:, None]
     logprobs = np.where(
         rows, np.where(mask.allowed[0], chain.logprobs, -np.inf) - _finite(mask.log_kept[0])[:, None], chain.logprobs
@@ -80,7 +78,7 @@ def conditioned_chain(chain: MarkovChain, red: Red, tolerance: float = 1e-13) ->
     if chain.end is not None:
         raise UsageError("conditioning for ever needs texts without end: leave the end token free")
     red = as_contexts(chain, red)
-    walk, mask = Walk(chain, red), safety_mask(chain, red)
+    walk, mask = Walk(chain, red), _enforceable(chain, red)
     value = walk.vector(mask.safe)
     for _ in range(20_000):
         following = walk.right(value) * mask.safe
@@ -100,6 +98,13 @@ def conditioned_chain(chain: MarkovChain, red: Red, tolerance: float = 1e-13) ->
     return _with_rows(
         chain, np.where(rows, ahead - total, chain.logprobs), np.where(rows, ~np.isneginf(ahead), chain.possible)
     )
+
+
+def _enforceable(chain: MarkovChain, red: Red) -> Mask:
+    mask = safety_mask(chain, red)
+    if not mask.safe.any():
+        raise UsageError("nothing can be enforced: every state is red or leads to red with certainty")
+    return mask
 
 
 def as_contexts(chain: MarkovChain, red: Red) -> Red:
@@ -153,7 +158,7 @@ class Enforcement:
     `log_avoid`: ln of the probability that the model avoids red unasked. The four divergences compare the model
     ("base"), its masked sampler ("mask") and its law conditioned on avoiding red ("cond"); `kl_cond_mask` is inf where
     conditioning still walks into dead ends that a mask, which looks ahead for ever, forbids. `total_variation`: between
-    the masked and the conditioned law of the final state.
+    the masked and the conditioned law of the final state, to have stopped being one.
     """
 
     log_avoid: float
@@ -213,7 +218,7 @@ def _log_avoid(walk: Walk, survival: np.ndarray, start: Sequence[int], steps: in
 
 
 def _masked_walk(walk: Walk, mask: Mask, steps: int, start: Sequence[int]) -> tuple[float, np.ndarray]:
-    """E_mask[sum of -ln Z] and the masked law of the final state."""
+    """E_mask[sum of -ln Z] and the masked law of the final state, flat, to have stopped being the last."""
     scale = np.where(mask.safe, np.exp(-_finite(mask.log_kept)), 0.0)
     mass, cost = walk.start_at(start), 0.0
     ended = 0.0
@@ -222,30 +227,23 @@ def _masked_walk(walk: Walk, mask: Mask, steps: int, start: Sequence[int]) -> tu
         mass, stopped = walk.left(mass * scale)
         mass = mass * mask.safe
         ended += float(stopped)
-    return cost, mass
+    return cost, np.append(mass, ended)
 
 
 def _conditioned_walk(
     walk: Walk, mask: Mask, survival: list[np.ndarray], steps: int, start: Sequence[int]
 ) -> tuple[float, np.ndarray]:
-    """E_cond[sum of ln Z] (inf if a forbidden token is ever taken) and the conditioned law of the final state."""
+    """E_cond[sum of ln Z] (inf if a forbidden token is ever taken) and the conditioned law of the final state, flat."""
     mass = walk.start_at(start)
     avoid = survival[steps][walk.joint_index(start)]
-    gain = 0.0
-    for t in range(steps):
+    gain, ended = 0.0, 0.0
+    for t in range(steps + 1):
         law = mass * survival[steps - t] / avoid
         if (law[~mask.safe] > 0).any():
-            return np.inf, _final_law(walk, mass, survival, steps, t) / avoid
-        gain += float((law * _finite(mask.log_kept)).sum())
-        mass, _ = walk.left(mass)
-        walk.take_red(mass)
-    if (mass[~mask.safe] > 0).any():
-        gain = np.inf
-    return gain, mass / avoid
-
-
-def _final_law(walk: Walk, mass: np.ndarray, survival: list[np.ndarray], steps: int, t: int) -> np.ndarray:
-    for _ in range(t, steps):
-        mass, _ = walk.left(mass)
-        walk.take_red(mass)
-    return mass
+            gain = np.inf
+        if t < steps:
+            gain += float((law * _finite(mask.log_kept)).sum())
+            mass, stopped = walk.left(mass)
+            walk.take_red(mass)
+            ended += float(stopped)
+    return gain, np.append(mass, ended) / avoid

@@ -9,25 +9,30 @@ its own. Exact zeros and ones come from the graph. Where float64's exponent is t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from glassgpt.chain.markov import MarkovChain
-from glassgpt.chain.reduction import DENSE_LIMIT, WIDE_LIMIT, StateReduction
+from glassgpt.chain.markov import MarkovChain, power_of_ten
+from glassgpt.chain.reduction import (
+    DENSE_LIMIT,
+    REDUCTION_FLOOR,
+    SAFELY_ABOVE_UNDERFLOW,
+    WIDE_LIMIT,
+    StateReduction,
+)
 from glassgpt.chain.stationary import stationary_distribution
 from glassgpt.chain.structure import can_reach, never_and_surely_red, reachable
 from glassgpt.chain.walk import Red, Vector, Walk
-from glassgpt.chain.wide import Wide
+from glassgpt.chain.wide import Wide, as_float, as_wide
 from glassgpt.errors import UsageError
 
-# A float64 sum of non-negative terms loses at most 5e-324 to each underflow. Above this no number of them can matter.
-SAFELY_ABOVE_UNDERFLOW = 1e-290
-# The same for state reduction, which also divides by the ways out of a state.
-REDUCTION_FLOOR = 1e-140
+FLOOR = float(np.log(SAFELY_ABOVE_UNDERFLOW))
 MAX_SWEEPS = 20_000
+MAX_INVERSE_ITERATIONS = 1000
 CONVERGED = 1e-14
+BRACKET = 1e-10  # of a mean between two bounds: their relative distance at which walking ends
 NEGLIGIBLE = float(np.log(1e-13))  # ln of the share of a probability that may stay undecided
 
 
@@ -65,17 +70,28 @@ def hitting_probability(chain: MarkovChain, red: Red, steps: int, start: Sequenc
         raise UsageError(f"the number of steps must be 0 or more, got {steps}")
     walk = Walk(chain, red)
     origin = _start(walk, start)
-    passage = _first_passage(walk, origin.copy(), steps)
-    if _underflowed(walk, origin, passage):
-        passage = _first_passage(Walk(chain, red, wide=True), Wide.of(origin), steps)
+    passage = _first_passage(walk, _of_this_walk(walk, origin), steps)
+    if _underflowed(walk, _is_positive(origin), passage):
+        passage = _first_passage(walk.widened(), as_wide(origin).copy(), steps)
     return passage
 
 
 def _start(walk: Walk, start: Sequence[int] | None) -> Vector:
-    """All mass in the state after the prompt `start`, or else spread by the stationary law."""
+    """All mass in the state after the prompt `start`, or else spread by the stationary law, in `Wide` numbers if it
+    was found in them."""
     if start is not None:
         return walk.start_at(start)
-    return walk.start_from(stationary_distribution(walk.chain).probabilities)
+    law = stationary_distribution(walk.chain)
+    return walk.start_from(law.probabilities if law.wide is None else law.wide)
+
+
+def _of_this_walk(walk: Walk, vector: Vector) -> Vector:
+    """A copy in the numbers that `walk` computes in."""
+    return (as_wide(vector) if walk.wide else as_float(vector)).copy()
+
+
+def _is_positive(vector: Vector) -> np.ndarray:
+    return ~vector.is_zero() if isinstance(vector, Wide) else vector > 0
 
 
 def _first_passage(walk: Walk, mass: Vector, steps: int) -> FirstPassage:
@@ -100,15 +116,17 @@ def _running_sum(values: list[Any]) -> Wide:
     return _series(sums)
 
 
-def _underflowed(walk: Walk, start: Vector, passage: FirstPassage) -> bool:
-    """Whether any entry is smaller than float64 sums can vouch for, though the graph says that it isn't 0."""
-    floor = np.log(SAFELY_ABOVE_UNDERFLOW)
+def _underflowed(walk: Walk, start: np.ndarray, passage: FirstPassage) -> bool:
+    """Whether any entry is smaller than float64 sums can vouch for, though the graph says that it isn't 0.
+
+    `start`: the joint states (bool) where the text may begin.
+    """
     stops = walk.chain.end is not None and walk.chain.end.restart is None
     series = [passage.first_hit, passage.survival, passage.stopped][: 3 if stops else 2]
-    doubtful = np.any([entries.log() < floor for entries in series], axis=0)
+    doubtful = np.any([entries.log() < FLOOR for entries in series], axis=0)
     if not doubtful.any():
         return False
-    possible, has_stopped = start > 0, False
+    possible, has_stopped = start, False
     for t in range(int(np.flatnonzero(doubtful)[-1]) + 1):
         if t:
             running = possible & ~walk.red
@@ -117,7 +135,7 @@ def _underflowed(walk: Walk, start: Vector, passage: FirstPassage) -> bool:
                 has_stopped |= bool((running & may_stop).any())
             possible = walk.steps_from(running)
         expected = (possible[walk.red].any(), possible[~walk.red].any(), has_stopped)
-        if any(there and entries.log()[t] < floor for there, entries in zip(expected, series, strict=False)):
+        if any(there and entries.log()[t] < FLOOR for there, entries in zip(expected, series, strict=False)):
             return True
     return False
 
@@ -130,10 +148,9 @@ def hitting_probabilities(chain: MarkovChain, red: Red, steps: int) -> tuple[Wid
     """
     walk = Walk(chain, red)
     hit, miss = _backward(walk, steps)
-    floor = np.log(SAFELY_ABOVE_UNDERFLOW)
     can_hit, can_miss = _backward_by_graph(walk, steps)
-    if (can_hit & (hit.log() < floor)).any() or (can_miss & (miss.log() < floor)).any():
-        hit, miss = _backward(Walk(chain, red, wide=True), steps)
+    if (can_hit & (hit.log() < FLOOR)).any() or (can_miss & (miss.log() < FLOOR)).any():
+        hit, miss = _backward(walk.widened(), steps)
     return hit, miss
 
 
@@ -161,13 +178,14 @@ def _backward_by_graph(walk: Walk, steps: int) -> tuple[np.ndarray, np.ndarray]:
 class EverHit:
     """`probability` of ever reaching red and `complement` of never doing so, each a `Wide` scalar of its own.
 
-    `certificate` says how they were found; `uncertainty` bounds what is undecided (0 where the value is exact).
+    `certificate` says how they were found; `uncertainty` bounds what is undecided, which either can still gain (0 where
+    the value is exact).
     """
 
     probability: Wide
     complement: Wide
     certificate: str
-    uncertainty: float = 0.0
+    uncertainty: Wide = field(default_factory=lambda: Wide.of(0.0))
 
 
 def ever_hit(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -> EverHit:
@@ -179,7 +197,7 @@ def ever_hit(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -
     walk = Walk(chain, red)
     never, surely = never_and_surely_red(walk)
     origin = _start(walk, start)
-    begin = origin > 0
+    begin = _is_positive(origin)
     if not (begin & ~surely).any():
         return EverHit(Wide.of(1.0), Wide.of(0.0), "by graph: no way avoids red for ever")
     if not (begin & ~never).any():
@@ -187,17 +205,14 @@ def ever_hit(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -
     undecided = reachable(walk, begin & ~walk.red, through_red=False) & ~never & ~surely
     if undecided.sum() > DENSE_LIMIT:
         return _ever_by_walking(walk, origin, never, surely)
-    result = _ever_by_reduction(walk, origin, undecided, never, surely)
+    result = _ever_by_reduction(walk, as_float(origin), undecided, never, surely)
     if result is None:
+        walk = walk.widened()
         if undecided.sum() > WIDE_LIMIT:
-            return _ever_by_walking(Walk(chain, red, wide=True), _wide(origin), never, surely)
-        result = _ever_by_reduction(Walk(chain, red, wide=True), _wide(origin), undecided, never, surely)
+            return _ever_by_walking(walk, origin, never, surely)
+        result = _ever_by_reduction(walk, as_wide(origin), undecided, never, surely)
     assert result is not None
     return EverHit(*result, "state reduction: to rounding")
-
-
-def _wide(vector: Vector) -> Wide:
-    return vector if isinstance(vector, Wide) else Wide.of(vector)
 
 
 def _ever_by_reduction(
@@ -219,7 +234,7 @@ def _ever_by_reduction(
         (weights * absorbed[:, i]).sum() + decided[np.flatnonzero(known)].sum()
         for i, known in enumerate((surely, never))
     ]
-    return _wide(sums[0]), _wide(sums[1])
+    return as_wide(sums[0]), as_wide(sums[1])
 
 
 def _reduction(walk: Walk, states: np.ndarray, *out: Vector) -> StateReduction | None:
@@ -238,23 +253,26 @@ def _columns(*columns: Vector) -> Any:
     return np.stack(columns, axis=1)
 
 
-def _ever_by_walking(walk: Walk, mass: Vector, never: np.ndarray, surely: np.ndarray) -> EverHit:
+def _ever_by_walking(walk: Walk, origin: Vector, never: np.ndarray, surely: np.ndarray) -> EverHit:
     """What has arrived for sure bounds both from below, and what is still on the way is all that they can gain."""
+    mass = _of_this_walk(walk, origin)
     hit: Any = Wide.of(0.0)
     miss: Any = Wide.of(0.0)
     sure, lost = np.flatnonzero(surely), np.flatnonzero(never)
     undecided: Any = Wide.of(1.0)
     for _ in range(MAX_SWEEPS):
         flat = mass.reshape(-1)
-        hit, miss = hit + _wide(flat[sure].sum()), miss + _wide(flat[lost].sum())
+        hit, miss = hit + as_wide(flat[sure].sum()), miss + as_wide(flat[lost].sum())
         flat[sure] = flat[lost] = Wide.of(0.0) if walk.wide else 0.0
-        undecided = _wide(mass.sum())
-        if undecided.log() < NEGLIGIBLE + min(hit.log(), miss.log()):
+        undecided = as_wide(mass.sum())
+        if undecided.log() < max(NEGLIGIBLE + min(hit.log(), miss.log()), -np.inf if walk.wide else FLOOR):
             break
         mass, stopped = walk.left(mass)
-        miss = miss + _wide(stopped)
-    size = float(undecided)
-    return EverHit(hit, miss, f"walking: between this and {size:.1e} more", size)
+        miss = miss + as_wide(stopped)
+    if not walk.wide and min(hit.log(), miss.log()) < FLOOR:  # neither is 0, or the graph would have told
+        return _ever_by_walking(walk.widened(), origin, never, surely)
+    size = "0" if undecided.is_zero() else power_of_ten(float(undecided.log10()))
+    return EverHit(hit, miss, f"walking: between this and {size} more", undecided)
 
 
 # ---- how often, how soon -------------------------------------------------------------------------------------
@@ -287,7 +305,7 @@ def hazard(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -> 
     walking.
     """
     walk = Walk(chain, red)
-    begin = (_start(walk, start) > 0) & ~walk.red
+    begin = _is_positive(_start(walk, start)) & ~walk.red
     on_the_way = reachable(walk, begin, through_red=False) & ~walk.red
     if not on_the_way.any():
         return Hazard(None, "by graph", "every start is red")
@@ -296,20 +314,19 @@ def hazard(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -> 
     way_out = can_reach(walk, walk.red, or_stop=True)
     if (on_the_way & ~way_out).any():
         return Hazard(Wide.of(0.0), "by graph", "texts that run on end up where red cannot be reached")
-    recurring = _recurring(walk, on_the_way)
-    if not recurring.any():
+    if not _lasting(walk, on_the_way).any():
         return Hazard(None, "by graph", "no text runs on: each reaches red or stops within a bounded number of tokens")
     states = np.flatnonzero(on_the_way)
     if len(states) > DENSE_LIMIT:
         return _hazard_by_walking(walk, begin)
     result = _hazard_by_reduction(walk, states, begin)
     if result is None and len(states) <= WIDE_LIMIT:
-        result = _hazard_by_reduction(Walk(chain, red, wide=True), states, begin)
-    return result or _hazard_by_walking(Walk(chain, red, wide=True), begin)
+        result = _hazard_by_reduction(walk.widened(), states, begin)
+    return result or _hazard_by_walking(walk.widened(), begin)
 
 
-def _recurring(walk: Walk, states: np.ndarray) -> np.ndarray:
-    """The states left after taking out, again and again, those that lead to none of the rest."""
+def _lasting(walk: Walk, states: np.ndarray) -> np.ndarray:
+    """Those of some states in which a text can run on for ever: the rest lead to none of them."""
     left = states.copy()
     while True:
         kept = left & walk.can_step_to(left)
@@ -326,30 +343,19 @@ def _hazard_by_reduction(walk: Walk, states: np.ndarray, begin: np.ndarray) -> H
         return None
     law = walk.vector(begin).reshape(-1)[states]
     law = law / law.sum()
-    change, value = np.inf, None
-    for _ in range(1000):
+    change = np.inf
+    for _ in range(MAX_INVERSE_ITERATIONS):
         visits = reduction.expected_visits(law)
         following = visits / visits.sum()
-        change = _largest_relative_change(following, law)
-        law = following
+        moved = following.distance(law) if isinstance(law, Wide) else np.abs(following - law)
+        law, value = following, (following * risk).sum()
+        if not walk.wide and not value > REDUCTION_FLOOR:
+            return None
+        # Both as a share of all texts and as a share of the hazard, which may come from where next to no text is.
+        change = max(float(moved.sum()), float((moved * risk).sum() / value))
         if change < CONVERGED:
-            break
-    value = (law * risk).sum()
-    if not walk.wide and not value > REDUCTION_FLOOR:
-        return None
-    trust = (
-        "inverse iteration" if change < CONVERGED else f"inverse iteration: not certified (still moves {change:.0e})"
-    )
-    return Hazard(_wide(value), trust)
-
-
-def _largest_relative_change(new: Vector, old: Vector) -> float:
-    if isinstance(new, Wide):
-        with np.errstate(invalid="ignore"):
-            return float(np.nanmax(np.abs(new.log() - old.log()), initial=0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.abs(new - old) / new
-    return float(np.nanmax(ratio, initial=0.0))
+            return Hazard(as_wide(value), "inverse iteration")
+    return Hazard(as_wide(value), f"inverse iteration: not certified (still moves {change:.0e})")
 
 
 def _stopping(walk: Walk) -> Vector:
@@ -361,19 +367,25 @@ def _hazard_by_walking(walk: Walk, begin: np.ndarray) -> Hazard:
     mass = walk.vector(begin)
     mass = mass / mass.sum()
     risk = walk.right(walk.vector(walk.red))
-    value, change = (mass * risk).sum(), np.inf
+    value, change = as_wide((mass * risk).sum()), np.inf
     quiet = 0
-    for _ in range(MAX_SWEEPS):
-        following, _ = walk.left(mass)
-        walk.take_red(following)
-        following = following / following.sum()
-        new = (following * risk).sum()
-        change = abs(float(_wide(new).log()) - float(_wide(value).log())) if float(_wide(new).mantissa) else np.inf
-        mass, value = following, new
+    for sweep in range(MAX_SWEEPS):
+        mass, _ = walk.left(mass)
+        walk.take_red(mass)
+        mass = mass / mass.sum()
+        before, value = value, as_wide((mass * risk).sum())
+        if not walk.wide and sweep > _patience(walk) and value.log() < FLOOR:
+            return _hazard_by_walking(walk.widened(), begin)
+        change = np.inf if value.is_zero() else abs(float(value.log() - before.log()))
         quiet = quiet + 1 if change < CONVERGED else 0
         if quiet > walk.chain.context_length:
-            return Hazard(_wide(value), "walking: unmoved by a whole context of further tokens")
-    return Hazard(_wide(value), f"walking: not certified (the last of {MAX_SWEEPS} tokens moved it by {change:.0e})")
+            return Hazard(value, "walking: unmoved by a whole context of further tokens")
+    return Hazard(value, f"walking: not certified (the last of {MAX_SWEEPS} tokens moved it by {change:.0e})")
+
+
+def _patience(walk: Walk) -> int:
+    """So many tokens of no risk are no surprise; after more of them a float64 is suspected of being too short."""
+    return walk.chain.context_length * walk.automaton.n_states
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,21 +404,25 @@ def expected_steps(chain: MarkovChain, red: Red, start: Sequence[int] | None = N
     It is infinite, and not given, unless red is reached with probability exactly 1.
     """
     walk = Walk(chain, red)
-    origin = _start(walk, start)
-    begin = origin > 0
+    return _expected_steps_from(walk, _start(walk, start))
+
+
+def _expected_steps_from(walk: Walk, origin: Vector) -> ExpectedSteps:
+    begin = _is_positive(origin)
     _, surely = never_and_surely_red(walk)
     if (begin & ~surely).any():
         return ExpectedSteps(None, None, "by graph", "infinite: with some probability red is never reached")
-    states = np.flatnonzero(reachable(walk, begin & ~walk.red, through_red=False) & ~walk.red)
+    on_the_way = reachable(walk, begin & ~walk.red, through_red=False) & ~walk.red
+    states = np.flatnonzero(on_the_way)
     if len(states) == 0:
         return ExpectedSteps(Wide.of(0.0), Wide.of(0.0), "by graph: the start is red")
     if len(states) > DENSE_LIMIT:
-        return _expected_steps_by_walking(walk, origin)
-    mean = _expected_steps_by_reduction(walk, origin, states)
+        return _expected_steps_by_walking(walk, origin, on_the_way)
+    mean = _expected_steps_by_reduction(walk, as_float(origin), states)
     if mean is None and len(states) <= WIDE_LIMIT:
-        mean = _expected_steps_by_reduction(Walk(chain, red, wide=True), _wide(origin), states)
+        mean = _expected_steps_by_reduction(walk.widened(), as_wide(origin), states)
     if mean is None:
-        return _expected_steps_by_walking(Walk(chain, red, wide=True), _wide(origin))
+        return _expected_steps_by_walking(walk.widened(), origin, on_the_way)
     return ExpectedSteps(mean, mean, "state reduction: to rounding")
 
 
@@ -417,52 +433,75 @@ def _expected_steps_by_reduction(walk: Walk, origin: Vector, states: np.ndarray)
         return None
     ones = walk.vector(np.ones(walk.shape)).reshape(-1)[states]
     steps = reduction.expected_sum(ones)
-    return _wide((origin.reshape(-1)[states] * steps).sum())
+    return as_wide((origin.reshape(-1)[states] * steps).sum())
 
 
-def _expected_steps_by_walking(walk: Walk, mass: Vector, tolerance: float = 1e-10) -> ExpectedSteps:
+def _expected_steps_by_walking(walk: Walk, origin: Vector, states: np.ndarray) -> ExpectedSteps:
     """sum of survivals, plus a tail between S_K / e_max and S_K / e_min, the extreme hazards of the survivors.
 
-    e bounds the hazard of any law: (Q^K f_1)(s) / (Q^K 1)(s) is the risk at token K + 1 of a text begun at s that ran
-    on until then (Collatz & Wielandt); both are positive sums.
+    e bounds the hazard of any law on `states` (bool), the non-red ones that the text can be in: (Q^K f_1)(s) /
+    (Q^K 1)(s) is the risk at token K + 1 of a text begun at s that ran on until then (Collatz & Wielandt); both are
+    positive sums.
     """
+    mass = _of_this_walk(walk, origin)
     walk.take_red(mass)
-    running = walk.vector(~walk.red)
-    live = np.flatnonzero(~walk.red)
+    running = walk.vector(states)
+    lasting = np.flatnonzero(_lasting(walk, states))  # where Q^K 1 is never 0
     risk, alive = walk.right(walk.vector(walk.red)) * running, running
     total = Wide.of(0.0)
     for sweep in range(MAX_SWEEPS):
-        total = total + _wide(mass.sum())
+        total = total + as_wide(mass.sum())
         mass, _ = walk.left(mass)
         walk.take_red(mass)
+        left = as_wide(mass.sum())
+        if left.is_zero() and len(lasting) == 0:
+            return ExpectedSteps(total, total, "walking: every text has reached red")
         risk, alive = walk.right(risk) * running, walk.right(alive) * running
-        rates = _wide(risk.reshape(-1)[live]).log() - _wide(alive.reshape(-1)[live]).log()
+        if not walk.wide and len(lasting):  # or they would underflow in time
+            risk, alive = risk / alive.max(), alive / alive.max()
+        live = np.union1d(lasting, np.flatnonzero(_is_positive(alive)))
+        rates = _rates(risk.reshape(-1)[live], alive.reshape(-1)[live])
+        if not walk.wide and sweep > _patience(walk) and not rates.min() > FLOOR:
+            return _expected_steps_by_walking(walk.widened(), origin, states)
         lowest, highest = Wide.from_log(rates.min()), Wide.from_log(rates.max())
         if lowest.is_zero():
             continue
-        left = _wide(mass.sum())
         low, high = total + left / highest, total + left / lowest
-        if high.log() - low.log() < tolerance or sweep == MAX_SWEEPS - 1:
+        if high.log() - low.log() < BRACKET or sweep == MAX_SWEEPS - 1:
             return ExpectedSteps(
                 low, high, f"walking: proven to lie within {float(high.log() - low.log()):.0e}, relative"
             )
     return ExpectedSteps(total, None, "walking: a lower bound only", "some states never saw red in the tokens walked")
 
 
-def mean_return_time(chain: MarkovChain, red: Red) -> float:
+def _rates(risk: Vector, alive: Vector) -> np.ndarray:
+    """ln(risk / alive); -inf where a float64 was too short for either."""
+    either_lost = ~_is_positive(risk) | ~_is_positive(alive)
+    with np.errstate(invalid="ignore"):
+        return np.where(either_lost, -np.inf, as_wide(risk).log() - as_wide(alive).log())
+
+
+def mean_return_time(chain: MarkovChain, red: Red) -> ExpectedSteps:
     """Started from the stationary law within red contexts, the mean number of tokens until red again.
 
-    Kac's lemma: it is 1 / pi(red), which this does *not* use; the two agreeing tests both.
+    Kac's lemma: it is 1 / pi(red), which this does *not* use; the two agreeing tests both. Raises UsageError for
+    patterns, since what has been written stays written, and for contexts that the long run never meets.
     """
-    law = stationary_distribution(chain).probabilities
-    inside = np.where(red.contexts, law, 0.0)
+    if red.automaton.n_states > 1:
+        raise UsageError("there is no return to a pattern, which once written stays written: mark contexts as red")
+    law = stationary_distribution(chain)
+    inside = as_wide(law.probabilities if law.wide is None else law.wide)
+    inside = inside * Wide.of(red.contexts)
+    if inside.is_zero().all():
+        raise UsageError("there is no return to red: in the long run it is never met")
     walk = Walk(chain, red)
-    following, _ = walk.left(walk.start_from(inside / inside.sum()))
-    walk.take_red(following)
-    states = np.flatnonzero(~walk.red)
-    outside = _expected_steps_by_reduction(walk, following, states)
-    assert outside is not None
-    return 1.0 + float(outside)
+    origin, _ = walk.widened().left((inside / inside.sum()).reshape(walk.shape))
+    outside = _expected_steps_from(walk, origin)
+    assert outside.lower is not None
+    one = Wide.of(1.0)
+    return ExpectedSteps(
+        one + outside.lower, None if outside.upper is None else one + outside.upper, outside.certificate, outside.note
+    )
 
 
 def sensitivity(chain: MarkovChain, red: Red, steps: int, start: Sequence[int]) -> np.ndarray:

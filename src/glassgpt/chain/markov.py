@@ -73,6 +73,12 @@ class MarkovChain:
     end: End | None = None
 
     def __post_init__(self) -> None:
+        shapes = [(layer.length, layer.logprobs.shape[1]) for layer in self.layers]
+        if not shapes or shapes != [(shapes[-1][0] - back, shapes[-1][1]) for back in range(len(shapes) - 1, -1, -1)]:
+            raise UsageError(
+                "expected one table for each length of context, consecutive and the shortest first, all of one "
+                f"vocabulary; got (length, vocabulary): {shapes}"
+            )
         if self.end is not None:
             if not 0 <= self.end.token < self.vocab_size:
                 raise UsageError(f"end token {self.end.token} is outside the vocabulary of {self.vocab_size}")
@@ -232,9 +238,11 @@ def refuse_vectors_too_large(automaton_states: int, chain_states: int, numbers: 
 
 
 def power_of_ten(exponent: float) -> str:
-    """A number too large to print, from its decimal logarithm: 3.2e+4813."""
-    mantissa, power = 10 ** (exponent % 1), int(exponent // 1)
-    return f"{mantissa:.1f}e+{power}"
+    """A number too large or too small for a float, from its decimal logarithm: 3.2e+4813."""
+    mantissa, power = round(10 ** (exponent % 1), 1), int(exponent // 1)
+    if mantissa == 10:
+        mantissa, power = 1.0, power + 1
+    return f"{mantissa:.1f}e{power:+d}"
 
 
 def _layer_of_logits(length: int, logits: np.ndarray) -> Layer:

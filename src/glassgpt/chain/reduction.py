@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from glassgpt.chain.wide import Wide
+from glassgpt.chain.wide import Wide, as_wide
 
 BLOCK = 64
 DENSE_LIMIT = 4096  # states; above it a dense matrix costs more than the sweeps it replaces
 WIDE_LIMIT = 768  # the same for `Wide` numbers, whose operations are some thirty times slower
+SAFELY_ABOVE_UNDERFLOW = 1e-290  # a sum of non-negative floats loses at most 5e-324 to each underflow, nothing to this
+REDUCTION_FLOOR = 1e-140  # the same for state reduction, which also divides by the ways out of a state
 
 
 class StateReduction:
@@ -64,13 +66,16 @@ class StateReduction:
             visits[k] = (visits[k] + (visits[:k] * self.matrix[:k, c + k]).sum()) / self.leaving[k]
         return visits
 
-    def stationary(self) -> Any:
-        """The stationary law (n,) of a chain with no way out, all of whose states lead to state 0."""
+    def stationary(self) -> Wide:
+        """The stationary law (n,) of a chain with no way out, all of whose states lead to state 0.
+
+        `Wide`, since it is built up from state 0, which others can outweigh by more than a float64 can say.
+        """
         c = self.classes
-        law = self.leaving.copy()
-        law[0] = Wide.of(1.0) if isinstance(law, Wide) else 1.0
+        law = Wide.zeros(self.n)
+        law[0] = Wide.of(1.0)
         for k in range(1, self.n):
-            law[k] = (law[:k] * self.matrix[:k, c + k]).sum() / self.leaving[k]
+            law[k] = (law[:k] * as_wide(self.matrix[:k, c + k])).sum() / as_wide(self.leaving[k])
         return law / law.sum()
 
     def _solve_right(self, right: Any) -> Any:

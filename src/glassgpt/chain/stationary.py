@@ -14,9 +14,16 @@ import numpy as np
 
 from glassgpt.chain.markov import MarkovChain
 from glassgpt.chain.mixing import coupling_probabilities
-from glassgpt.chain.reduction import DENSE_LIMIT, StateReduction
+from glassgpt.chain.reduction import (
+    DENSE_LIMIT,
+    REDUCTION_FLOOR,
+    SAFELY_ABOVE_UNDERFLOW,
+    WIDE_LIMIT,
+    StateReduction,
+)
 from glassgpt.chain.structure import CommunicatingClasses, communicating_classes
 from glassgpt.chain.walk import Walk
+from glassgpt.chain.wide import Wide
 from glassgpt.errors import UsageError
 from glassgpt.numerics import total_variation
 
@@ -33,12 +40,14 @@ class StationaryLaw:
 
     `certificate` says how it was found and how far it can be from the truth. `error_bound`: a proven bound on its L1
     distance to the true law (0 for state reduction, whose error is rounding), or None where none could be proven.
+    `wide`: the same law with the entries that a float64 is too short for, where it was found by state reduction.
     """
 
     probabilities: np.ndarray
     certificate: str
     error_bound: float | None
     sweeps: int = 0
+    wide: Wide | None = None
 
     @property
     def is_certified(self) -> bool:
@@ -65,18 +74,36 @@ def stationary_distribution(chain: MarkovChain, start: Sequence[int] | None = No
             f"this sampler has {len(closed)} closed classes of states, and the long run depends on which one a text "
             "falls into: say from which context it starts"
         )
-    shares = np.ones(1) if len(closed) == 1 else class_probabilities(chain, classes, start or ())
-    law = np.zeros(chain.n_states)
+    shares = np.ones(1)
+    if len(closed) > 1 and start is not None:
+        shares = class_probabilities(chain, classes, start)
+    law = Wide.zeros(chain.n_states)
     for states, share in zip(closed, shares, strict=True):
-        if len(states) > DENSE_LIMIT:
+        within = solve_class(chain, states) if len(states) <= DENSE_LIMIT else None
+        if within is None:
             return _iterated(chain, start if len(closed) > 1 else None)
-        law[states] = share * solve_class(chain, states)
-    return StationaryLaw(law, "state reduction (GTH): every entry to rounding", 0.0)
+        law[states] = Wide.of(share) * within
+    return StationaryLaw(law.to_float(), "state reduction (GTH): every entry to rounding", 0.0, wide=law)
 
 
-def solve_class(chain: MarkovChain, states: np.ndarray) -> np.ndarray:
-    """The stationary law within one closed class, by state reduction: float64 (len(states),)."""
-    return StateReduction(Walk(chain).ways_among(states), np.zeros((len(states), 1))).stationary()
+def solve_class(chain: MarkovChain, states: np.ndarray) -> Wide | None:
+    """The stationary law within one closed class, by state reduction: `Wide` (len(states),).
+
+    None where float64's exponent is too short for the reduction, and the class too large to reduce in `Wide` numbers.
+    """
+    nowhere_out = np.zeros((len(states), 1))
+    try:
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            reduction = StateReduction(Walk(chain).ways_among(states), nowhere_out)
+    except ZeroDivisionError:
+        reduction = None
+    if reduction is not None and reduction.leaving[1:].min(initial=1.0) > REDUCTION_FLOOR:
+        law = reduction.stationary()
+        if law.log().min() > np.log(SAFELY_ABOVE_UNDERFLOW):
+            return law
+    if len(states) > WIDE_LIMIT:
+        return None
+    return StateReduction(Walk(chain, wide=True).ways_among(states), Wide.of(nowhere_out)).stationary()
 
 
 def class_probabilities(chain: MarkovChain, classes: CommunicatingClasses, start: Sequence[int]) -> np.ndarray:

@@ -65,6 +65,7 @@ class Walk:
 
     def __init__(self, chain: MarkovChain, red: Red | None = None, *, wide: bool = False) -> None:
         self.chain = chain
+        self.event = red
         self.wide = wide
         self.automaton = red.automaton if red else any_context(chain.vocab_size)
         refuse_vectors_too_large(self.automaton.n_states, chain.n_states, numbers=2 if wide else 1)
@@ -74,6 +75,10 @@ class Walk:
         self.red_indices = np.flatnonzero(self.red)
         self.rows = {layer.length: self._rows(layer) for layer in chain.layers}
         self.arrivals = [_by_goal(self.automaton.delta[:, token]) for token in range(chain.vocab_size)]
+
+    def widened(self) -> Walk:
+        """The same walk in `Wide` numbers."""
+        return Walk(self.chain, self.event, wide=True)
 
     def _rows(self, layer: Layer) -> Vector:
         rows = Wide.from_log(layer.logprobs) if self.wide else layer.probs
@@ -108,13 +113,16 @@ class Walk:
         start[self.joint_index(context)] = 1.0
         return self.vector(start)
 
-    def start_from(self, law: np.ndarray) -> Vector:
-        """A law over the chain's states (n_states,), the automaton having read each context's own tokens."""
-        start = np.zeros(self.shape)
+    def start_from(self, law: np.ndarray | Wide) -> Vector:
+        """A law over the chain's states (n_states,), the automaton having read each context's own tokens.
+
+        `Wide` for a `Wide` law, whatever this walk's own numbers are.
+        """
+        start: Vector = Wide.zeros(self.shape) if isinstance(law, Wide) else np.zeros(self.shape)
         for layer in self.chain.layers:
             states = slice(self.chain.offset(layer.length), self.chain.offset(layer.length) + layer.n_states)
             start[self.automaton.run_every_context(layer.length), np.arange(states.start, states.stop)] = law[states]
-        return self.vector(start)
+        return start if isinstance(start, Wide) else self.vector(start)
 
     # ---- sweeps ----------------------------------------------------------------------------------------------
 

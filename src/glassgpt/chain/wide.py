@@ -84,6 +84,11 @@ class Wide:
         top = np.maximum(self.exponent, other.exponent)
         return self.of(_shifted(self, top) + _shifted(other, top), top)
 
+    def distance(self, other: Self) -> Self:
+        """|self - other|, the one difference that is needed: to see whether an iteration still moves."""
+        top = np.maximum(self.exponent, other.exponent)
+        return self.of(np.abs(_shifted(self, top) - _shifted(other, top)), top)
+
     def sum(self, axis: int | None = None) -> Self:
         if self.mantissa.size == 0:
             return self.of(self.mantissa.sum(axis=axis))
@@ -119,6 +124,14 @@ class Wide:
 
     def __repr__(self) -> str:
         return f"Wide(10**{self.log10()})"
+
+
+def as_wide(values: Any) -> Wide:
+    return values if isinstance(values, Wide) else Wide.of(values)
+
+
+def as_float(values: Any) -> np.ndarray:
+    return values.to_float() if isinstance(values, Wide) else values
 
 
 def _shifted(x: Wide, top: np.ndarray) -> np.ndarray:

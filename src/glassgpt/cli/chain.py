@@ -72,12 +72,13 @@ def run(args: argparse.Namespace) -> int:
     with working(args, f"evaluating every context of {args.ref}, and what follows from it"):
         chain = build_chain(opened, step, tokenizer, args, start)
         red = build_red(chain, tokenizer, args)
-        summary = summarise(chain, start=start, data=data_of(opened, tokenizer, chain), red=red, steps=args.steps)
+        data = data_of(opened, tokenizer, chain)
+        summary = summarise(chain, start=start, data=data, red=red, steps=args.steps)
         costs = enforcement_report(chain, red, args.steps, start)
     if args.json:
-        print_json(report(chain, tokenizer, summary, args) | costs)
+        print_json(report(chain, tokenizer, summary, data, args) | costs)
     else:
-        print_chain(chain, tokenizer, summary, args)
+        print_chain(chain, tokenizer, summary, data, args)
         print_enforcement(costs)
     if red is not None and not red_is_reachable(chain, red, start):
         whence = "from anywhere" if start is None else f"from {args.prompt}"
@@ -157,7 +158,13 @@ def label(chain: MarkovChain, tokenizer: Tokenizer, index: int) -> str:
 # ---- JSON ----------------------------------------------------------------------------------------------------
 
 
-def report(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary, args: argparse.Namespace) -> dict[str, Any]:
+def report(
+    chain: MarkovChain,
+    tokenizer: Tokenizer,
+    summary: ChainSummary,
+    data: EmpiricalChain | None,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
     """Everything known of the chain; the answers about red stand at the top level."""
     return {
         "vocab_size": chain.vocab_size,
@@ -166,6 +173,7 @@ def report(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary, args
         "every_length": chain.every_length,
         "sampler": sampler_of(args),
         **by_state(chain, tokenizer, summary),
+        **({} if data is None or chain.n_states > STATES_IN_JSON else {"data_counts": counts(chain, tokenizer, data)}),
         **long_run(chain, tokenizer, summary),
         **({} if summary.red is None else red_report(summary.red, args)),
     }
@@ -180,6 +188,12 @@ def by_state(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) ->
     if summary.stationary is None:
         return rows | {"stationary": None, "stationary_note": summary.note}
     return rows | {"stationary": dict(zip(labels, summary.stationary.probabilities.tolist(), strict=True))}
+
+
+def counts(chain: MarkovChain, tokenizer: Tokenizer, data: EmpiricalChain) -> dict[str, list[float]]:
+    """What the data did after each full context: a model's rows where these are zero are its own inclination."""
+    first = chain.n_states - chain.full.n_states
+    return {label(chain, tokenizer, first + i): row for i, row in enumerate(data.counts.tolist())}
 
 
 def long_run(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) -> dict[str, Any]:
@@ -261,13 +275,19 @@ def enforcement_report(
 # ---- text ----------------------------------------------------------------------------------------------------
 
 
-def print_chain(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary, args: argparse.Namespace) -> None:
+def print_chain(
+    chain: MarkovChain,
+    tokenizer: Tokenizer,
+    summary: ChainSummary,
+    data: EmpiricalChain | None,
+    args: argparse.Namespace,
+) -> None:
     out = console()
     lengths = "contexts of every length" if chain.every_length else f"contexts of {chain.context_length} tokens"
     out.print(f"{chain.n_states:,} states ({lengths}), {chain.vocab_size} tokens")
     out.print("")
     if chain.n_states <= STATES_LISTED:
-        print_rows(chain, tokenizer, summary)
+        print_rows(chain, tokenizer, summary, data)
         out.print("")
     print_long_run(chain, tokenizer, summary)
     if summary.red is not None:
@@ -275,14 +295,16 @@ def print_chain(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary,
         print_red(summary.red, args)
 
 
-def print_rows(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) -> None:
+def print_rows(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary, data: EmpiricalChain | None) -> None:
     symbols = [tokenizer.decode([token]) for token in range(chain.vocab_size)]
     law = None if summary.stationary is None else summary.stationary.probabilities
+    seen = {} if data is None else counts(chain, tokenizer, data)
     rows = []
     for i in range(chain.n_states):
         share = "" if law is None else f"{100 * law[i]:.2f} %"
-        rows.append((label(chain, tokenizer, i), *(f"{100 * p:.2f} %" for p in chain.probs[i]), share))
-    print_table(("state", *(f"then {symbol}" for symbol in symbols), "in the long run"), rows)
+        times = " + ".join(f"{count:.0f}" for count in seen.get(label(chain, tokenizer, i), []))
+        rows.append((label(chain, tokenizer, i), *(f"{100 * p:.2f} %" for p in chain.probs[i]), share, times))
+    print_table(("state", *(f"then {symbol}" for symbol in symbols), "in the long run", "in the data"), rows)
 
 
 def print_long_run(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) -> None:

@@ -46,7 +46,10 @@ def stream(
     """As `generate`, from the model as it is, each token as soon as it is drawn."""
     if max_new_tokens < 0:
         raise UsageError(f"max_new_tokens must be 0 or more, got {max_new_tokens}")
-    prompt = np.asarray(tokens)
+    try:
+        prompt = np.asarray(tokens)
+    except ValueError:
+        raise UsageError("expected a prompt of token ids, got lists of unequal length") from None
     if prompt.ndim != 1 or len(prompt) == 0:
         raise UsageError(f"expected a prompt of at least one token id, got shape {prompt.shape}")
     return _stream(model, as_contexts(prompt[None, :], model.vocab_size), max_new_tokens, end_token, rng)

@@ -119,7 +119,7 @@ class GPT(nn.Module, LanguageModel):
     def _answer(self, tokens: Array, function: Callable[[Tensor], Tensor]) -> Array:
         if isinstance(tokens, Tensor):
             return function(tokens)
-        ids = torch.from_numpy(as_contexts(tokens, self.vocab_size)).to(self.wte.weight.device)
+        ids = torch.tensor(as_contexts(tokens, self.vocab_size), device=self.wte.weight.device)
         with torch.inference_mode(), threads_for(ids.numel() * 4 * self.config.n_embd):
             return function(ids).cpu().numpy()
 

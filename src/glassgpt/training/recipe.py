@@ -99,7 +99,7 @@ def find_recipe(path: Path) -> Path:
         return path
     shipped = [folder / f"{path.stem}.toml" for folder in _shipped_folders() if path.suffix in ("", ".toml")]
     for candidate in shipped:
-        if candidate.is_file() and path.parent.name in ("", "recipes"):
+        if candidate.is_file() and path.parent in (Path(), Path("recipes")):
             return candidate
     raise UsageError(f"there is no recipe {path}: give the path of a TOML file, such as recipes/baby.toml")
 
