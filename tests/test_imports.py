@@ -14,13 +14,13 @@ ROOT = Path(glassgpt.__file__).parent
 
 STEPS: list[set[str]] = [
     {"errors"},
-    {"numerics"},
+    {"numerics", "files"},
     {"automata"},
     {"interface"},
     {"check"},
     {"text", "models", "decoding", "chain"},
     {"weights", "evaluation", "figures"},
-    {"load"},
+    {"loading"},
     {"training", "prompting"},
     {"serving"},
     {"cli"},
@@ -29,11 +29,12 @@ STEPS: list[set[str]] = [
 STEP = {room: i for i, rooms in enumerate(STEPS) for room in rooms}
 ONLY = {  # rooms that read less than all below them
     "errors": set(),
+    "files": set(),
     "numerics": {"errors"},
     "automata": {"errors", "numerics"},
     "interface": {"errors", "numerics", "automata"},
     "check": {"errors", "numerics", "interface"},
-    "load": {"errors", "interface", "weights"},
+    "loading": {"errors", "interface", "weights"},
 }
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from glassgpt.decoding.shaped import Shaped
     from glassgpt.errors import GlassGPTError
     from glassgpt.interface import LanguageModel, LogitsProcessor, Session, Tokenizer
-    from glassgpt.load import load
+    from glassgpt.loading import load
     from glassgpt.models.config import GPTConfig
     from glassgpt.training.loop import train
     from glassgpt.training.recipe import read_recipe
@@ -43,7 +43,7 @@ _HOMES = {
     "check_model": "check",
     "check_tokenizer": "check",
     "generate": "decoding.generate",
-    "load": "load",
+    "load": "loading",
     "read_recipe": "training.recipe",
     "train": "training.loop",
 }

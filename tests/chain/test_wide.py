@@ -57,7 +57,9 @@ def test_a_sum_loses_no_more_than_its_roundings(terms):
 def test_sums_run_along_either_axis():
     rng = np.random.default_rng(0)
     mantissa, exponent = rng.random((3, 4)), rng.integers(-3000, 3000, (3, 4))
-    terms = [[exact(float(m), int(e)) for m, e in zip(*row, strict=True)] for row in zip(mantissa, exponent, strict=True)]
+    terms = [
+        [exact(float(m), int(e)) for m, e in zip(*row, strict=True)] for row in zip(mantissa, exponent, strict=True)
+    ]
     wide = Wide.of(mantissa, exponent)
     for i, row_sum in enumerate(wide.sum(axis=1).reshape(-1)[np.array([k])] for k in range(3)):
         assert relative_error(row_sum.reshape(()), sum(terms[i])) < 4 * RELATIVE

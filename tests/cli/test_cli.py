@@ -223,7 +223,7 @@ def test_generate_follows_the_seed_and_the_sampler(ask_json, ask, baby):
 @pytest.mark.parametrize("figure", ["state-graph", "before-after", "heat-map", "greedy-machine", "loss",
                                     "probabilities-over-training", "red-over-steps", "red-over-training"])  # fmt: skip
 def test_see_draws_every_figure(ask, baby, tmp_path, figure):
-    code, out, err = ask("see", figure, baby, "--red", "000", "--prompt", "111", "--out", tmp_path / "a.png")
+    code, _out, err = ask("see", figure, baby, "--red", "000", "--prompt", "111", "--out", tmp_path / "a.png")
     assert code == 0, err
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 

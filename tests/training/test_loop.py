@@ -9,11 +9,11 @@ import torch
 
 import glassgpt.training.loop
 from glassgpt.errors import DamagedFileError, NumericalError, UsageError
+from glassgpt.files import write_atomically
 from glassgpt.interface import LanguageModel
 from glassgpt.numerics import log_softmax
 from glassgpt.training.loop import Interrupted, train
 from glassgpt.training.recipe import read_recipe
-from glassgpt.weights.files import write_atomically
 from glassgpt.weights.run import Run
 
 TESTS = Path(__file__).parents[1]
@@ -221,10 +221,10 @@ def test_a_run_whose_metrics_are_lost_is_not_gone_on_with_under_wrong_numbers(tm
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rate", ["1e30", "1e38", "1e300", "inf"])
+@pytest.mark.parametrize("rate", ["1e20", "1e30"])
 def test_a_learning_rate_that_blows_up_is_an_error_and_the_last_checkpoint_is_kept(tmp_path, rate):
     out = tmp_path / "run"
-    with pytest.raises(NumericalError, match=r"not finite|cannot be made"):
+    with pytest.raises(NumericalError, match="not finite"):
         train(small("train.save_every=1", f"train.learning_rate={rate}"), out)
     run = Run(out)
     assert not run.is_finished

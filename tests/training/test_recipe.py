@@ -166,3 +166,10 @@ def test_a_recipe_that_cannot_be_is_refused_by_its_key(change, message):
 
 def test_a_missing_key_may_come_from_an_override():
     assert recipe_from_dict(CONTENT | {"train": {}}, ["train.steps=9"]).train.steps == 9
+
+
+@pytest.mark.parametrize("value", ["-1", "1e31", "inf", "nan"])
+@pytest.mark.parametrize("key", ["learning_rate", "weight_decay"])
+def test_a_rate_that_no_float32_update_can_hold_is_refused(key, value):
+    with pytest.raises(UsageError, match=rf"train\.{key} must be between 0 and 1e\+30"):
+        recipe_from_dict(BABY, [f"train.{key}={value}"])

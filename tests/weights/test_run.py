@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from glassgpt.errors import DamagedFileError, GlassGPTError, UsageError
-from glassgpt.load import load
+from glassgpt.loading import load
 from glassgpt.models.config import GPTConfig
 from glassgpt.training.loop import Interrupted, train
 from glassgpt.training.recipe import read_recipe

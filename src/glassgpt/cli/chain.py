@@ -62,7 +62,7 @@ def add_red(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from glassgpt.chain.structure import red_is_reachable
     from glassgpt.chain.trajectory import summarise
-    from glassgpt.load import open_run
+    from glassgpt.loading import open_run
 
     opened, step = open_run(args.ref)
     tokenizer = opened.tokenizer

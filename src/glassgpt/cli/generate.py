@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from glassgpt.decoding.generate import stream
-    from glassgpt.load import load
+    from glassgpt.loading import load
 
     if (args.prompt is None) == (args.tokens is None):
         raise UsageError("give either a PROMPT or --tokens")

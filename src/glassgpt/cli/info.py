@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from glassgpt.load import open_run
+    from glassgpt.loading import open_run
 
     opened, step = open_run(args.ref)
     model = opened.model(step)

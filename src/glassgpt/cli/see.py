@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def subject_of(args: argparse.Namespace) -> Subject:
     from glassgpt.cli.pictures import Subject
-    from glassgpt.load import open_run
+    from glassgpt.loading import open_run
 
     run, step = open_run(args.ref)
     tokenizer = run.tokenizer

@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
+    from glassgpt.files import write_atomically
     from glassgpt.training.recipe import read_recipe
-    from glassgpt.weights.files import write_atomically
 
     out = Path(args.out)
     recipe = read_recipe("recipes/baby.toml")

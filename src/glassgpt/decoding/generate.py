@@ -31,6 +31,8 @@ def generate(
     the lowest id among equals; see `processors` for the rest. The same seed gives the same tokens, as far as the
     model's logits are the same.
     """
+    if seed < 0:
+        raise UsageError(f"the seed must be 0 or more, got {seed}")
     shaped = Shaped(model, processors(temperature, top_k, top_p, min_p))
     return list(stream(shaped, tokens, max_new_tokens, end_token=end_token, rng=np.random.default_rng(seed)))
 

@@ -1,14 +1,13 @@
 """Figures and texts to disk: whole or not at all, and the same bytes for the same figure."""
 
-import os
-import tempfile
-from collections.abc import Callable
+import io
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from glassgpt.errors import UsageError
+from glassgpt.files import write_atomically
 
 # None leaves an entry out: dates and version strings would make equal figures differ.
 _METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None, "Producer": None}}
@@ -29,33 +28,18 @@ def save(figure: Figure, path: str | Path) -> Path:
             f"(for Graphviz text, .dot, use to_dot and save_text)"
         )
 
-    def write(temporary: str) -> None:
-        with rc_context(
-            {"svg.hashsalt": "glassgpt", "svg.fonttype": "path", "pdf.fonttype": 42, "path.simplify": True}
-        ):
-            figure.savefig(temporary, format=suffix[1:], dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
-
-    return _replace_when_complete(path, write)
+    drawn = io.BytesIO()
+    with rc_context({"svg.hashsalt": "glassgpt", "svg.fonttype": "path", "pdf.fonttype": 42, "path.simplify": True}):
+        figure.savefig(drawn, format=suffix[1:], dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
+    return _write(path, drawn.getvalue())
 
 
 def save_text(text: str, path: str | Path) -> Path:
     """Write a text such as Graphviz's (.dot) as UTF-8, whole or not at all, and return the path."""
-    return _replace_when_complete(Path(path), lambda temporary: Path(temporary).write_text(text, "utf-8", newline="\n"))
+    return _write(Path(path), text.encode())
 
 
-def _replace_when_complete(path: Path, write: Callable[[str], object]) -> Path:
+def _write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because os.replace is atomic only within one file system.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(temporary)
-        # mkstemp makes files for their owner only; a picture gets the rights that any new file has.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        os.replace(temporary, path)  # noqa: PTH105
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, content)
     return path

@@ -76,12 +76,7 @@ def _step(model: GPT, optimizer: torch.optim.Optimizer, windows: Windows, recipe
                 f"the gradient of {name} is not finite at step {step} (loss {loss.item()}): the last checkpoint stays; "
                 "lower train.learning_rate and train into a new folder"
             )
-    try:
-        optimizer.step()
-    except RuntimeError as error:  # torch's word for a rate or a decay that leaves the range of the weights' dtype
-        raise NumericalError(
-            f"the update of step {step} cannot be made ({error}): lower train.learning_rate or train.weight_decay"
-        ) from None
+    optimizer.step()
     optimizer.zero_grad()
     return loss.item()
 

@@ -15,6 +15,8 @@ from typing import Any
 from glassgpt.errors import UsageError
 from glassgpt.models.config import GPTConfig
 
+LARGEST_RATE = 1e30  # beyond it float32 can't hold an update, and no training wants it
+
 
 @dataclass(frozen=True)
 class RunSection:
@@ -58,9 +60,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         train = self.train
-        for key, lowest in (("steps", 0), ("save_every", 1), ("learning_rate", 0), ("weight_decay", 0)):
+        for key, lowest in (("steps", 0), ("save_every", 1)):
             if not getattr(train, key) >= lowest:
                 raise UsageError(f"train.{key} must be {lowest} or more, got {getattr(train, key)}")
+        for key in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(train, key) <= LARGEST_RATE:
+                raise UsageError(f"train.{key} must be between 0 and {LARGEST_RATE:g}, got {getattr(train, key)}")
         if train.batch_size is not None and train.batch_size < 1:
             raise UsageError(
                 f"train.batch_size must be 1 or more, got {train.batch_size}: leave it out for all windows"

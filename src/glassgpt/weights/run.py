@@ -25,11 +25,11 @@ import tomli_w
 from safetensors.numpy import save
 
 from glassgpt.errors import DamagedFileError, UsageError
+from glassgpt.files import write_atomically
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
-from glassgpt.weights.files import write_atomically
 from glassgpt.weights.tensors import check_tensors, read_tensors, tensors_of, torch_gpt
 
 MANIFEST = "manifest.json"

@@ -8,7 +8,7 @@ import pytest
 
 from glassgpt.check import check_model, check_tokenizer
 from glassgpt.errors import DamagedFileError, UsageError
-from glassgpt.load import load, open_run
+from glassgpt.loading import load, open_run
 from glassgpt.training.loop import Interrupted, train
 from glassgpt.training.recipe import read_recipe
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from glassgpt.weights.files import write_atomically
+from glassgpt.files import write_atomically
 
 
 class Broken(OSError):
