@@ -56,7 +56,7 @@ def test_yardsticks_are_named_with_their_value():
 
 
 def test_a_loss_that_is_not_finite_is_refused_with_its_step():
-    with pytest.raises(UsageError, match="nan at step 2"):
+    with pytest.raises(UsageError, match="nan at step 1"):
         draw_loss_curve([0.9, np.nan])
     with pytest.raises(UsageError, match="at least one"):
         draw_loss_curve([])

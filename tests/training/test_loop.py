@@ -353,7 +353,7 @@ def test_training_leaves_torchs_generator_and_threads_as_they_were(tmp_path):
         assert seen == {1}  # too small to share
         assert torch.get_num_threads() == 2
         with pytest.raises(NumericalError):
-            train(small("train.learning_rate=inf"), tmp_path / "b")
+            train(small("train.learning_rate=1e30"), tmp_path / "b")
         with pytest.raises(Interrupted):
             train(small(), tmp_path / "c", should_stop=Stop(2))
         assert torch.get_num_threads() == 2

@@ -63,7 +63,7 @@ def hitting_probability(chain: MarkovChain, red: Red, steps: int, start: Sequenc
 
     >>> chain = MarkovChain.from_probabilities(np.array([[0.9, 0.1], [0.5, 0.5]]))
     >>> red = Red.of_contexts(chain, [[1]])
-    >>> float(hitting_probability(chain, red, 2, start=[0]).probability)  # 0.1 + 0.9 * 0.1
+    >>> round(float(hitting_probability(chain, red, 2, start=[0]).probability), 12)  # 0.1 + 0.9 * 0.1
     0.19
     """
     if steps < 0:

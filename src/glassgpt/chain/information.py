@@ -22,7 +22,7 @@ def entropy_rate(chain: MarkovChain, law: np.ndarray) -> float:
     """Nats of surprise a token, in the long run: h = -sum_s pi(s) sum_a p(a|s) ln p(a|s). `law`: pi (n_states,).
 
     >>> fair_coin = MarkovChain.from_probabilities(np.full((2, 2), 0.5))
-    >>> round(entropy_rate(fair_coin, np.array([0.5, 0.5])) / np.log(2), 12)  # one bit a token
+    >>> round(float(entropy_rate(fair_coin, np.array([0.5, 0.5])) / np.log(2)), 12)  # one bit a token
     1.0
     """
     total, start = 0.0, 0
