@@ -172,11 +172,11 @@ def test_a_model_whose_chain_cannot_fit_is_refused_before_it_is_asked_for_anythi
 
 def test_the_refusal_names_the_size_and_the_largest_chain_that_fits():
     with pytest.raises(TooLargeError) as refusal:
-        refuse_if_too_large(50_257, 1024, available_bytes=24_000_000_000)
+        refuse_if_too_large(50_257, 1024, available_bytes=60_000_000_000)
     message = str(refusal.value)
     exponent = 1024 * np.log10(50_257)
     assert f"= {10 ** (exponent % 1):.1f}e+{int(exponent)} states" in message
-    assert "24.0 GB are free" in message
+    assert "60.0 GB are free" in message
     assert "the longest context whose chain fits is 1 tokens (50257^1 states)" in message
     with pytest.raises(TooLargeError, match="no context length fits"):
         refuse_if_too_large(50_257, 1024, available_bytes=1000)

@@ -19,7 +19,7 @@ def exact(mantissa, exponent):
 
 def value(wide):
     """A Wide scalar as the rational number that it is."""
-    return Fraction(float(wide.mantissa)) * Fraction(2) ** int(wide.exponent)
+    return exact(float(wide.mantissa), int(wide.exponent)) if wide.mantissa else Fraction(0)
 
 
 def relative_error(wide, truth):
@@ -61,8 +61,8 @@ def test_sums_run_along_either_axis():
         [exact(float(m), int(e)) for m, e in zip(*row, strict=True)] for row in zip(mantissa, exponent, strict=True)
     ]
     wide = Wide.of(mantissa, exponent)
-    for i, row_sum in enumerate(wide.sum(axis=1).reshape(-1)[np.array([k])] for k in range(3)):
-        assert relative_error(row_sum.reshape(()), sum(terms[i])) < 4 * RELATIVE
+    for i in range(3):
+        assert relative_error(wide.sum(axis=1)[i], sum(terms[i])) < 4 * RELATIVE
     for j in range(4):
         assert relative_error(wide.sum(axis=0)[j], sum(row[j] for row in terms)) < 4 * RELATIVE
 

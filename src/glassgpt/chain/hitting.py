@@ -96,8 +96,9 @@ def _is_positive(vector: Vector) -> np.ndarray:
 
 def _first_passage(walk: Walk, mass: Vector, steps: int) -> FirstPassage:
     hits, running, stopped = [walk.take_red(mass)], [mass.sum()], [mass.sum() * 0.0 if not walk.wide else Wide.of(0.0)]
+    before = None
     for _ in range(steps):
-        mass, ended = walk.left(mass)
+        before, (mass, ended) = mass, walk.left(mass, scratch=before)
         hits.append(walk.take_red(mass))
         running.append(mass.sum())
         stopped.append(ended)
@@ -374,9 +375,11 @@ def _hazard_by_walking(walk: Walk, begin: np.ndarray) -> Hazard:
         walk.take_red(mass)
         mass = mass / mass.sum()
         before, value = value, as_wide((mass * risk).sum())
-        if not walk.wide and sweep > _patience(walk) and value.log() < FLOOR:
-            return _hazard_by_walking(walk.widened(), begin)
-        change = np.inf if value.is_zero() else abs(float(value.log() - before.log()))
+        if not walk.wide and value.log() < FLOOR:
+            if sweep > _patience(walk):
+                return _hazard_by_walking(walk.widened(), begin)
+            continue
+        change = np.inf if before.is_zero() or value.is_zero() else abs(float(value.log() - before.log()))
         quiet = quiet + 1 if change < CONVERGED else 0
         if quiet > walk.chain.context_length:
             return Hazard(value, "walking: unmoved by a whole context of further tokens")
@@ -461,8 +464,10 @@ def _expected_steps_by_walking(walk: Walk, origin: Vector, states: np.ndarray) -
             risk, alive = risk / alive.max(), alive / alive.max()
         live = np.union1d(lasting, np.flatnonzero(_is_positive(alive)))
         rates = _rates(risk.reshape(-1)[live], alive.reshape(-1)[live])
-        if not walk.wide and sweep > _patience(walk) and not rates.min() > FLOOR:
-            return _expected_steps_by_walking(walk.widened(), origin, states)
+        if not walk.wide and not rates.min() > FLOOR:
+            if sweep > _patience(walk):
+                return _expected_steps_by_walking(walk.widened(), origin, states)
+            continue
         lowest, highest = Wide.from_log(rates.min()), Wide.from_log(rates.max())
         if lowest.is_zero():
             continue

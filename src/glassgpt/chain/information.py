@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from glassgpt.chain.hitting import ExpectedSteps, FirstPassage, Hazard, expected_steps, hazard, hitting_probability
-from glassgpt.chain.markov import MarkovChain
+from glassgpt.chain.markov import ROWS_AT_ONCE, MarkovChain
 from glassgpt.chain.walk import Red, Walk
 from glassgpt.errors import UsageError
 from glassgpt.numerics import count_windows, entropy, jensen_shannon, kl_divergence, total_variation
@@ -25,10 +25,12 @@ def entropy_rate(chain: MarkovChain, law: np.ndarray) -> float:
     >>> round(float(entropy_rate(fair_coin, np.array([0.5, 0.5])) / np.log(2)), 12)  # one bit a token
     1.0
     """
-    total, start = 0.0, 0
+    total, first = 0.0, 0
     for layer in chain.layers:
-        total += float(law[start : start + layer.n_states] @ entropy(layer.logprobs))
-        start += layer.n_states
+        for start in range(0, layer.n_states, ROWS_AT_ONCE):  # a large chain's rows all at once would double its memory
+            rows = layer.logprobs[start : start + ROWS_AT_ONCE]
+            total += float(law[first + start : first + start + len(rows)] @ entropy(rows))
+        first += layer.n_states
     return total
 
 

@@ -152,9 +152,10 @@ def _iterated(chain: MarkovChain, start: Sequence[int] | None) -> StationaryLaw:
     closing = coupling_probabilities(chain)
     lazy = not closing.all()  # without a coupling bound the chain may be periodic: average two steps
     change, before, sweeps = np.inf, np.inf, 0
+    previous = np.empty_like(law)
     while sweeps < MAX_SWEEPS and change > TOLERANCE and not (change >= before and change < PLATEAU):
         for _ in range(SWEEPS_A_ROUND):
-            previous, law = law, walk.left(law)[0]
+            previous, law = law, walk.left(law, scratch=previous)[0]
             if lazy:
                 law = 0.5 * (law + previous)
         law /= law.sum()

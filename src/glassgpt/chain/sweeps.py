@@ -18,11 +18,14 @@ import numpy as np
 COMPILED_FROM = 1 << 17  # transitions; below, the import of numba costs more than it saves
 
 
-def left(mass: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """For each of Q automaton states: mass (Q, V, M), p (V, M, V) -> (Q, M, V)."""
+def left(mass: np.ndarray, p: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """For each of Q automaton states: mass (Q, V, M), p (V, M, V) -> (Q, M, V).
+
+    `out` may give a large sweep the memory to write to, since asking the system for it anew costs as much as the sweep.
+    """
     if p.size < COMPILED_FROM or (compiled := compiled_sweeps(p.shape[0], p.shape[2])) is None:
         return np.einsum("qbr,bra->qra", mass, p)
-    out = np.empty((len(mass), *p.shape[1:]))
+    out = np.empty((len(mass), *p.shape[1:])) if out is None else out.reshape(len(mass), *p.shape[1:])
     for q in range(len(mass)):
         compiled[0](np.ascontiguousarray(mass[q]), p, out[q])
     return out

@@ -140,17 +140,19 @@ class Walk:
                 parts.append(sweeps.right(rows, target))
         return self._joined(parts)
 
-    def left(self, mass: Vector) -> tuple[Vector, Any]:
+    def left(self, mass: Vector, scratch: Vector | None = None) -> tuple[Vector, Any]:
         """One step forward: the mass at every joint state, and the mass whose text has stopped.
 
-        `mass` must have left the red states (see `take_red`): they would pass it on like any other.
+        `mass` must have left the red states (see `take_red`): they would pass it on like any other. `scratch` may be a
+        joint vector that is needed no more; a large sweep then writes the result over it.
         """
         moved = []
         for layer in self.chain.layers:
             rows = self.rows[layer.length]
             part = mass[:, self._states(layer)].reshape(-1, *rows.shape[:2])
             by_token = (part.reshape(*part.shape, 1) * rows.reshape(1, *rows.shape)).sum(1) if self.wide else None
-            moved.append(sweeps.left(part, rows) if by_token is None else by_token)
+            over = scratch if len(self.chain.layers) == 1 else None
+            moved.append(sweeps.left(part, rows, over) if by_token is None else by_token)
         return self._delivered(moved, self.zeros)
 
     def can_step_to(self, goal: np.ndarray, at_end: bool = False) -> np.ndarray:
