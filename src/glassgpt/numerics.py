@@ -63,7 +63,8 @@ def total_variation(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     >>> float(total_variation(np.array([1.0, 0.0]), np.array([0.25, 0.75])))
     0.75
     """
-    return 0.5 * np.sum(np.abs(p - q), axis=-1)
+    difference = np.subtract(p, q)
+    return 0.5 * np.sum(np.abs(difference, out=difference), axis=-1)
 
 
 def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:

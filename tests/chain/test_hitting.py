@@ -5,7 +5,7 @@ longest beginning of a pattern that it ends in, and each probability is the very
 """
 
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 
 import mpmath
 import numpy as np
@@ -530,7 +530,7 @@ def test_a_hazard_extrapolates_to_a_deployment():
     assert found.within(1e15) == pytest.approx(1e15 * float(found.per_token), rel=1e-12)
     assert found.within(1e35) == 1
     # a long finite horizon agrees with it where red is common
-    chain, red, texts = hazard_case("common contexts")
+    chain, red, _ = hazard_case("common contexts")
     passage = hitting_probability(chain, red, 200, start=(0, 0))
     survived = passage.survival[200] / passage.survival[190]
     assert 1 - float(survived) == pytest.approx(hazard(chain, red, start=(0, 0)).within(10), rel=1e-11)
@@ -675,13 +675,13 @@ def rough_rows(vocab_size, length, decades, seed):
 @given(chains_and_patterns())
 def test_the_laws_of_first_passage(case):
     table, length, patterns, start, end = case
-    chain, red, texts = both({length: table}, patterns=patterns, end=end)
+    chain, red, _ = both({length: table}, patterns=patterns, end=end)
     passage = hitting_probability(chain, red, 10, start=start)
     within, survival, stopped = (w.to_float() for w in (passage.within, passage.survival, passage.stopped))
     np.testing.assert_allclose(within + survival + stopped, 1, atol=1e-13)
     np.testing.assert_allclose(passage.first_hit.to_float().cumsum(), within, atol=1e-13)
     logs = passage.within.log()
-    assert all(later >= earlier - 1e-13 for earlier, later in zip(logs, logs[1:], strict=False))
+    assert all(later >= earlier - 1e-13 for earlier, later in pairwise(logs))
 
     fewer = hitting_probability(chain, Red.of_patterns(chain, patterns[:-1]), 10, start=start)
     assert fewer.probability.log() <= passage.probability.log() + 1e-12

@@ -25,7 +25,7 @@ def solve(matrix, right):
 
 
 def badly_scaled(n, classes, decades, seed):
-    """Ways among n states and out, with sizes spread evenly over so many decades; the rows sum to 1 with the diagonal."""
+    """Ways among n states and out, with sizes spread evenly over so many decades; the diagonal makes the rows sum to 1."""
     rng = np.random.default_rng(seed)
     ways, out = 10.0 ** -rng.uniform(0, decades, (n, n)), 10.0 ** -rng.uniform(0, decades, (n, classes))
     ways[rng.random((n, n)) < 0.3] = 0
@@ -39,9 +39,7 @@ def exact_system(ways, out):
     n = len(ways)
     ways = [[Fraction(float(x)) for x in row] for row in ways]
     out = [[Fraction(float(x)) for x in row] for row in out]
-    system = [
-        [sum(ways[i]) - ways[i][i] + sum(out[i]) if i == j else -ways[i][j] for j in range(n)] for i in range(n)
-    ]
+    system = [[sum(ways[i]) - ways[i][i] + sum(out[i]) if i == j else -ways[i][j] for j in range(n)] for i in range(n)]
     return system, out
 
 
@@ -85,7 +83,7 @@ def test_every_entry_of_a_stationary_law_is_right_to_rounding(decades, wide):
     ways, out = badly_scaled(n, 1, decades, seed=decades + 1)
     out[:] = 0
     system, _ = exact_system(ways, out)
-    balance = [list(column) for column in zip(*system, strict=True)][1:] + [[Fraction(1)] * n]
+    balance = [*[list(column) for column in zip(*system, strict=True)][1:], [Fraction(1)] * n]
     exact = solve(balance, [[Fraction(int(i == n - 1))] for i in range(n)])
     ours = StateReduction(Wide.of(ways), Wide.of(out)) if wide else StateReduction(ways, out)
     law = ours.stationary()

@@ -21,7 +21,7 @@ from glassgpt.chain.reduction import (
     WIDE_LIMIT,
     StateReduction,
 )
-from glassgpt.chain.structure import CommunicatingClasses, communicating_classes
+from glassgpt.chain.structure import CommunicatingClasses, communicating_classes, has_full_support
 from glassgpt.chain.walk import Walk
 from glassgpt.chain.wide import Wide
 from glassgpt.errors import UsageError
@@ -67,6 +67,8 @@ def stationary_distribution(chain: MarkovChain, start: Sequence[int] | None = No
     """
     if chain.end is not None and chain.end.restart is None:
         raise UsageError("a text that stops has no stationary law: let its end be a token like others, or a restart")
+    if has_full_support(chain) and chain.full.n_states > DENSE_LIMIT:
+        return _iterated(chain, None)  # one class: no need to list its states, which are many
     classes = communicating_classes(chain)
     closed = classes.closed_classes()
     if len(closed) > 1 and start is None:
@@ -143,12 +145,11 @@ def _fallen_mass(chain: MarkovChain, closed: list[np.ndarray], start: Sequence[i
 
 def _iterated(chain: MarkovChain, start: Sequence[int] | None) -> StationaryLaw:
     walk = Walk(chain)
-    full = chain.offset(chain.context_length)
-    law = (
-        walk.start_at(start)
-        if start is not None
-        else walk.vector(np.arange(chain.n_states) >= full) / chain.full.n_states
-    )
+    if start is not None:
+        law = walk.start_at(start)
+    else:
+        law = walk.zeros()
+        law[:, chain.offset(chain.context_length) :] = 1 / chain.full.n_states
     closing = coupling_probabilities(chain)
     lazy = not closing.all()  # without a coupling bound the chain may be periodic: average two steps
     change, before, sweeps = np.inf, np.inf, 0
@@ -159,9 +160,10 @@ def _iterated(chain: MarkovChain, start: Sequence[int] | None) -> StationaryLaw:
             if lazy:
                 law = 0.5 * (law + previous)
         law /= law.sum()
-        before, change = change, float(np.abs(law - previous).sum())
+        before, change = change, 2 * float(total_variation(law.ravel(), previous.ravel()))
         sweeps += SWEEPS_A_ROUND
-    residual = 2 * float(total_variation(walk.left(law)[0].ravel(), law.ravel()))
+    following, _ = walk.left(law, scratch=previous)
+    residual = 2 * float(total_variation(following.ravel(), law.ravel()))
     return _certified(chain, law.reshape(-1), residual, float(np.prod(closing)), sweeps)
 
 
