@@ -37,7 +37,7 @@ def test_every_command_and_the_python_of_the_readme_run_as_written(tmp_path):
     assert len([line for line in program.splitlines() if line.strip()]) <= 14
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "Wide" in done.stdout
+    assert "Wide(0." in done.stdout
 
 
 def test_the_make_words_of_the_readme_exist():

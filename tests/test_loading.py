@@ -60,7 +60,7 @@ def test_a_folder_whose_name_holds_an_at_sign_is_a_folder(tmp_path):
     assert open_run(f"{made}@2")[1] == 2
 
 
-@pytest.mark.parametrize("ref", ["nowhere", "nowhere@3", ""])
+@pytest.mark.parametrize("ref", ["nowhere", "nowhere@3"])
 def test_what_is_not_there_is_refused(ref, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DamagedFileError, match="run folder"):
@@ -80,3 +80,8 @@ def test_an_unfinished_run_loads_as_its_newest_checkpoint(tmp_path):
         train(RECIPE, tmp_path / "run", should_stop=lambda: asked.append(1) or len(asked) > 3)
     model, _ = load(tmp_path / "run")
     np.testing.assert_array_equal(model.context_table(), load(f"{tmp_path / 'run'}@3")[0].context_table())
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(UsageError, match="empty"):
+        load("")

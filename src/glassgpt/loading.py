@@ -20,6 +20,8 @@ def load(ref: str | Path) -> tuple[LanguageModel, Tokenizer]:
 
 def open_run(ref: str | Path) -> tuple[Run, int | None]:
     """The run folder that `ref` names, its small files checked, and the step if it names one."""
+    if not str(ref):
+        raise UsageError("the model's name is empty: give a run folder")
     path, at, step = str(ref).rpartition("@")
     if not at or Path(ref).exists():
         path, step = str(ref), ""

@@ -170,8 +170,8 @@ def test_any_horizon_will_do(name, steps):
 def test_avoiding_what_hardly_happens_costs_no_more_than_it_is_likely(p):
     chain = MarkovChain.from_probabilities(np.tile([1 - p, p], (4, 1)))
     found = enforcement(chain, Red.of_contexts(chain, [(1, 1), (0, 1)]), 10, (0, 0))
-    assert found.kl_cond_base == pytest.approx(-10 * np.log1p(-p), rel=1e-12)
-    assert found.kl_mask_base == pytest.approx(-10 * np.log1p(-p), rel=1e-12)
+    assert found.kl_cond_base == pytest.approx(-10 * np.log1p(-p), rel=1e-12, abs=0)
+    assert found.kl_mask_base == pytest.approx(-10 * np.log1p(-p), rel=1e-12, abs=0)
 
 
 def test_avoiding_what_nearly_always_happens_costs_its_logarithm():
@@ -180,6 +180,17 @@ def test_avoiding_what_nearly_always_happens_costs_its_logarithm():
     assert found.log_avoid == pytest.approx(10 * log(1e-20), rel=1e-13)
     assert found.kl_mask_base == pytest.approx(-10 * log(1e-20), rel=1e-13)
     assert found.kl_mask_cond == pytest.approx(0, abs=1e-11)
+
+
+def test_a_horizon_too_long_for_any_float_to_survive_is_as_exact():
+    """Independent tokens, red by a half: P(avoid 2,000 tokens) = 1e-602, and masking is conditioning."""
+    chain = MarkovChain.from_probabilities(np.full((2, 2), 0.5))
+    found = enforcement(chain, Red.of_contexts(chain, [(1,)]), 2000, (0,))
+    assert found.log_avoid == pytest.approx(2000 * log(0.5), rel=1e-13)
+    assert found.kl_mask_base == pytest.approx(-2000 * log(0.5), rel=1e-13)
+    assert found.kl_mask_cond == pytest.approx(0, abs=1e-9)
+    assert found.kl_cond_mask == pytest.approx(0, abs=1e-9)
+    assert found.total_variation == pytest.approx(0, abs=1e-12)
 
 
 def test_a_start_that_cannot_be_kept_from_red_is_refused():

@@ -25,7 +25,7 @@ def solve(matrix, right):
 
 
 def badly_scaled(n, classes, decades, seed):
-    """Ways among n states and out, with sizes spread evenly over so many decades; the diagonal makes the rows sum to 1."""
+    """Ways among n states and out, of sizes spread over so many decades; the diagonal makes the rows sum to 1."""
     rng = np.random.default_rng(seed)
     ways, out = 10.0 ** -rng.uniform(0, decades, (n, n)), 10.0 ** -rng.uniform(0, decades, (n, classes))
     ways[rng.random((n, n)) < 0.3] = 0

@@ -110,14 +110,14 @@ def test_entries_too_small_for_a_float_keep_their_digits_in_wide_numbers():
         zeros = chain.context(state).count(0)
         assert float(law.wide[state].log10()) == pytest.approx(-50 * zeros, rel=1e-14, abs=1e-13)
         if zeros <= 6:
-            assert law.probabilities[state] == pytest.approx(10.0 ** (-50 * zeros), rel=1e-12)
+            assert law.probabilities[state] == pytest.approx(10.0 ** (-50 * zeros), rel=1e-12, abs=0)
 
 
 def test_a_start_that_the_long_run_all_but_never_meets_does_not_overflow():
     """State reduction builds on state 0, here of probability 1e-320."""
     law = stationary_distribution(MarkovChain.from_probabilities(np.tile([1e-32, 1.0], (1024, 1))))
     assert law.probabilities[-1] == pytest.approx(1, rel=1e-14)
-    assert law.probabilities[0] == pytest.approx(1e-320, rel=1e-3)
+    assert law.probabilities[0] == pytest.approx(1e-320, rel=1e-3, abs=0)
 
 
 def test_ways_out_too_small_for_floats_are_reduced_in_wide_numbers():
@@ -127,6 +127,22 @@ def test_ways_out_too_small_for_floats_are_reduced_in_wide_numbers():
     assert float(law[0].log10()) == pytest.approx(np.log10(0.75), rel=1e-12)
     assert float(law[3].log10()) == pytest.approx(np.log10(0.25), rel=1e-12)
     assert float(law[1].log10()) == pytest.approx(np.log10(0.75 * a), rel=1e-14)
+
+
+def test_a_state_reached_only_by_two_steps_too_rare_together_for_a_float_is_not_lost():
+    """0 -> 2 and 2 -> 3 by 1e-200 each, then for certain by 1 back to 0; reduction joins them before it reaches 1."""
+    tiny = 1e-200
+    table = np.array([[1, 0, tiny, 0], [1, 0, 0, 0], [1, 0, 0, tiny], [0, 1, 0, 0]])
+    law = stationary_distribution(MarkovChain.from_probabilities(table)).wide
+    np.testing.assert_allclose(law.log10(), [0, -400, -200, -400], rtol=1e-14, atol=1e-15)
+
+
+def test_ways_out_of_few_digits_are_reduced_in_wide_numbers():
+    """0 and 1 hold on to themselves; the way from 0 by 3 to 1 is 3.4e-320, from 1 by 2 to 0 it is 3e-320."""
+    e = 1e-160
+    table = np.array([[1, 0, 0, 2 * e], [0, 1, 3 * e, 0], [e, 1, 0, 0], [1, 1.7 * e, 0, 0]])
+    law = stationary_distribution(MarkovChain.from_probabilities(table)).probabilities
+    assert_close(law, [3 / 6.4, 3.4 / 6.4, 3 * e * 3.4 / 6.4, 2 * e * 3 / 6.4], rtol=1e-12)
 
 
 def test_short_contexts_have_no_part_in_the_long_run():

@@ -165,6 +165,20 @@ def test_no_mass_is_lost(name):
     assert taken + moved.sum() + stopped == pytest.approx(1, abs=1e-14)
 
 
+@pytest.mark.parametrize("compiled_from", [0, sweeps.COMPILED_FROM])
+@pytest.mark.parametrize("name", CASES)
+def test_a_sweep_may_write_over_a_vector_that_is_needed_no_more(name, compiled_from, monkeypatch):
+    monkeypatch.setattr(sweeps, "COMPILED_FROM", compiled_from)
+    walk = Walk(*example(name))
+    mass = np.random.default_rng(9).random(walk.shape)
+    before = mass.copy()
+    moved, stopped = walk.left(mass, scratch=np.full(walk.shape, np.nan))
+    expected, also_stopped = walk.left(mass)
+    np.testing.assert_array_equal(moved, expected)
+    assert stopped == also_stopped
+    np.testing.assert_array_equal(mass, before)
+
+
 def test_a_long_prompt_is_read_whole_by_the_automaton():
     chain = make_chain(2, 2)
     walk = Walk(chain, Red.of_patterns(chain, [[1, 0, 0, 0, 1]]))

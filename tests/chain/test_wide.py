@@ -127,5 +127,7 @@ def test_arrays_are_indexed_set_shaped_and_joined_as_in_numpy():
     assert Wide.concatenate([Wide.of(1.0), Wide.of(2.0)]).to_float().tolist() == [1, 2]
 
 
-def test_repr_says_the_order_of_magnitude():
-    assert repr(Wide.of(1.0)) == "Wide(10**0.0)"
+def test_repr_says_the_number_or_its_order_of_magnitude():
+    assert repr(Wide.of(0.75)) == "Wide(0.75)"
+    assert repr(Wide.of(0.0)) == "Wide(0.0)"
+    assert repr(Wide.of(0.5, -(10**4))).startswith("Wide(10**-3010.")

@@ -416,3 +416,24 @@ def test_output_to_a_reader_that_has_gone_is_no_traceback(baby):
     )  # fmt: skip
     os.close(write)
     assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+def test_a_restart_shorter_than_the_context_brings_in_the_shorter_contexts(ask_json, baby):
+    told = ask_json("chain", baby, "--prompt", "111", "--red-pattern", "1111", "--end", "0", "--restart", "1")
+    assert told["states"] == 14 and told["ever"] == 1
+
+
+def test_the_list_of_pictures_is_an_object_too(ask_json, ask):
+    assert "before-after" in ask_json("see", "--list")["figures"]
+    assert refused(*ask("see"), "say which figure")
+
+
+def test_empty_names_are_refused(ask, tmp_path):
+    assert refused(*ask("train", "", "--out", tmp_path / "r"), "empty")
+    assert refused(*ask("train", RECIPE, "--out", ""), "empty")
+    assert refused(*ask("chain", ""), "empty")
+    assert refused(*ask("chain", RECIPE), "is a file")
+
+
+def test_a_temperature_too_small_to_divide_by_is_refused(ask, baby):
+    assert refused(*ask("chain", baby, "--temperature", "1e-320"), "greedy")

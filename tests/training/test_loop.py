@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import glassgpt.training.loop
-from glassgpt.errors import DamagedFileError, NumericalError, UsageError
+from glassgpt.errors import DamagedFileError, NumericalError, TooLargeError, UsageError
 from glassgpt.files import write_atomically
 from glassgpt.interface import LanguageModel
 from glassgpt.numerics import log_softmax
@@ -365,3 +365,15 @@ def test_training_leaves_torchs_generator_and_threads_as_they_were(tmp_path):
 def test_two_runs_of_one_recipe_are_the_same_bytes(tmp_path):
     first, second = (contents(train(small(), tmp_path / name).path) for name in "ab")
     assert first == second
+
+
+def test_a_model_too_large_to_train_is_refused_before_its_folder_is_made(tmp_path):
+    with pytest.raises(TooLargeError, match=r"GB to train.*model\.n_embd"):
+        train(small("model.n_embd=1000000", "model.n_head=1"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is a file, not a folder"):
+        train(small(), tmp_path / "file" / "run")

@@ -54,7 +54,7 @@ def test_the_folder_holds_what_it_says(finished):
         *(f"checkpoints/step-{step:06d}.safetensors" for step in (0, 2, 4)),
     }
     manifest = json.loads((finished / "manifest.json").read_text())
-    assert len(manifest["files"]) == 8
+    assert len(manifest["files"]) == 9
     for name, digest in manifest["files"].items():
         assert hashlib.sha256((finished / name).read_bytes()).hexdigest() == digest
 
@@ -299,3 +299,14 @@ def test_a_file_that_the_manifest_does_not_list_is_not_there(run):
         Run(run).model(3)
     with pytest.raises(DamagedFileError, match=r"step-000003\.safetensors is not listed in manifest\.json"):
         Run(run).checkpoint(3, Run(run).config)
+
+
+def test_the_metrics_of_a_finished_run_are_checked_like_any_file(run):
+    path = run / "metrics.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"0.", b"1.", 1))
+    with pytest.raises(DamagedFileError, match=r"metrics\.jsonl"):
+        Run(run).metrics()
+    path.unlink()
+    with pytest.raises(DamagedFileError, match=r"metrics\.jsonl"):
+        Run(run).metrics()

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from glassgpt.chain.markov import Layer, MarkovChain
-from glassgpt.chain.walk import Red, Walk
+from glassgpt.chain.reduction import SAFELY_ABOVE_UNDERFLOW
+from glassgpt.chain.walk import Red, Vector, Walk
+from glassgpt.chain.wide import as_float, as_wide
 from glassgpt.errors import TooLargeError, UsageError
 
 MEMORY_LIMIT = 1 << 27  # float64 numbers kept of the survival at every horizon (1 GiB)
@@ -185,9 +187,13 @@ def enforcement(chain: MarkovChain, red: Red, steps: int, start: Sequence[int]) 
             "ask for fewer steps"
         )
     survival = _survivals(walk, steps)
-    log_avoid = _log_avoid(walk, survival[steps], start, steps)
+    conditioning = walk
+    if not survival[steps][walk.joint_index(start)] > SAFELY_ABOVE_UNDERFLOW:
+        conditioning = walk.widened()
+        survival = _survivals(conditioning, steps)
+    log_avoid = _log_avoid(conditioning, survival[steps], start, steps)
     masked_cost, masked_law = _masked_walk(walk, mask, steps, start)
-    conditioned_gain, conditioned_law = _conditioned_walk(walk, mask, survival, steps, start)
+    conditioned_gain, conditioned_law = _conditioned_walk(conditioning, mask, survival, steps, start)
     return Enforcement(
         log_avoid,
         -log_avoid,
@@ -198,7 +204,7 @@ def enforcement(chain: MarkovChain, red: Red, steps: int, start: Sequence[int]) 
     )
 
 
-def _survivals(walk: Walk, steps: int) -> list[np.ndarray]:
+def _survivals(walk: Walk, steps: int) -> list[Vector]:
     """survival[k]: from each joint state the probability of k more tokens without red (a stopped text has survived)."""
     running = walk.vector(~walk.red)
     survival = [running]
@@ -207,10 +213,10 @@ def _survivals(walk: Walk, steps: int) -> list[np.ndarray]:
     return survival
 
 
-def _log_avoid(walk: Walk, survival: np.ndarray, start: Sequence[int], steps: int) -> float:
-    avoid = float(survival[walk.joint_index(start)])
-    if avoid < 0.5:
-        return float(np.log(avoid))
+def _log_avoid(walk: Walk, survival: Vector, start: Sequence[int], steps: int) -> float:
+    avoid = as_wide(survival[walk.joint_index(start)])
+    if float(avoid) < 0.5:
+        return float(avoid.log())
     red = hit = walk.vector(walk.red)
     for _ in range(steps):
         hit = walk.right(hit) * ~walk.red + red
@@ -231,19 +237,19 @@ def _masked_walk(walk: Walk, mask: Mask, steps: int, start: Sequence[int]) -> tu
 
 
 def _conditioned_walk(
-    walk: Walk, mask: Mask, survival: list[np.ndarray], steps: int, start: Sequence[int]
+    walk: Walk, mask: Mask, survival: list[Vector], steps: int, start: Sequence[int]
 ) -> tuple[float, np.ndarray]:
     """E_cond[sum of ln Z] (inf if a forbidden token is ever taken) and the conditioned law of the final state, flat."""
     mass = walk.start_at(start)
     avoid = survival[steps][walk.joint_index(start)]
     gain, ended = 0.0, 0.0
     for t in range(steps + 1):
-        law = mass * survival[steps - t] / avoid
+        law = as_float(mass * survival[steps - t] / avoid)
         if (law[~mask.safe] > 0).any():
             gain = np.inf
         if t < steps:
             gain += float((law * _finite(mask.log_kept)).sum())
             mass, stopped = walk.left(mass)
             walk.take_red(mass)
-            ended += float(stopped)
-    return gain, np.append(mass, ended) / avoid
+            ended += float(stopped / avoid)
+    return gain, np.append(as_float(mass / avoid), ended)

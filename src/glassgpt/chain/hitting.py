@@ -31,6 +31,7 @@ from glassgpt.errors import UsageError
 FLOOR = float(np.log(SAFELY_ABOVE_UNDERFLOW))
 MAX_SWEEPS = 20_000
 MAX_INVERSE_ITERATIONS = 1000
+ENDS_UP_SAFE = "texts that run on end up where red cannot be reached"
 CONVERGED = 1e-14
 BRACKET = 1e-10  # of a mean between two bounds: their relative distance at which walking ends
 NEGLIGIBLE = float(np.log(1e-13))  # ln of the share of a probability that may stay undecided
@@ -301,9 +302,9 @@ def hazard(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -> 
     """The long-run hazard: sum over states of nu(s) f_1(s), nu the quasi-stationary law, f_1 the next-token risk.
 
     nu solves nu = nu Q / |nu Q|: where the texts are that have run on and not yet reached red (nor stopped). It is a
-    sum, never 1 - lambda, so a hazard of 1e-300 has all its digits. By inverse iteration, nu <- nu (I - Q)^-1
-    normalised, on the reduced form, whose convergence is the faster the rarer red is; beyond DENSE_LIMIT states by
-    walking.
+    sum, never 1 - lambda, so a hazard of 1e-300 has all its digits. By inverse iteration, nu <- nu Q (I - Q)^-1
+    normalised, on the reduced form: it separates two classes of texts the faster the rarer red is (the inverse) and the
+    sooner one dies out before the other (the step by Q). Beyond DENSE_LIMIT states by walking.
     """
     walk = Walk(chain, red)
     begin = _is_positive(_start(walk, start)) & ~walk.red
@@ -314,7 +315,7 @@ def hazard(chain: MarkovChain, red: Red, start: Sequence[int] | None = None) -> 
         return Hazard(Wide.of(0.0), "by graph", "red cannot be reached")
     way_out = can_reach(walk, walk.red, or_stop=True)
     if (on_the_way & ~way_out).any():
-        return Hazard(Wide.of(0.0), "by graph", "texts that run on end up where red cannot be reached")
+        return Hazard(Wide.of(0.0), "by graph", ENDS_UP_SAFE)
     if not _lasting(walk, on_the_way).any():
         return Hazard(None, "by graph", "no text runs on: each reaches red or stops within a bounded number of tokens")
     states = np.flatnonzero(on_the_way)
@@ -346,10 +347,17 @@ def _hazard_by_reduction(walk: Walk, states: np.ndarray, begin: np.ndarray) -> H
     law = law / law.sum()
     change = np.inf
     for _ in range(MAX_INVERSE_ITERATIONS):
-        visits = reduction.expected_visits(law)
+        mass = walk.zeros()
+        mass.reshape(-1)[states] = law
+        moved_on = walk.left(mass)[0].reshape(-1)[states]
+        if not walk.wide and not moved_on.sum() > SAFELY_ABOVE_UNDERFLOW:
+            return None
+        visits = reduction.expected_visits(moved_on / moved_on.sum())
         following = visits / visits.sum()
         moved = following.distance(law) if isinstance(law, Wide) else np.abs(following - law)
         law, value = following, (following * risk).sum()
+        if walk.wide and value.is_zero():
+            return Hazard(value, "inverse iteration", ENDS_UP_SAFE)
         if not walk.wide and not value > REDUCTION_FLOOR:
             return None
         # Both as a share of all texts and as a share of the hazard, which may come from where next to no text is.
@@ -382,7 +390,7 @@ def _hazard_by_walking(walk: Walk, begin: np.ndarray) -> Hazard:
         change = np.inf if before.is_zero() or value.is_zero() else abs(float(value.log() - before.log()))
         quiet = quiet + 1 if change < CONVERGED else 0
         if quiet > walk.chain.context_length:
-            return Hazard(value, "walking: unmoved by a whole context of further tokens")
+            return Hazard(value, "walking: unmoved by a whole context of further tokens, which proves nothing")
     return Hazard(value, f"walking: not certified (the last of {MAX_SWEEPS} tokens moved it by {change:.0e})")
 
 
@@ -461,6 +469,8 @@ def _expected_steps_by_walking(walk: Walk, origin: Vector, states: np.ndarray) -
             return ExpectedSteps(total, total, "walking: every text has reached red")
         risk, alive = walk.right(risk) * running, walk.right(alive) * running
         if not walk.wide and len(lasting):  # or they would underflow in time
+            if not alive.max() > SAFELY_ABOVE_UNDERFLOW:
+                return _expected_steps_by_walking(walk.widened(), origin, states)
             risk, alive = risk / alive.max(), alive / alive.max()
         live = np.union1d(lasting, np.flatnonzero(_is_positive(alive)))
         rates = _rates(risk.reshape(-1)[live], alive.reshape(-1)[live])
@@ -473,9 +483,8 @@ def _expected_steps_by_walking(walk: Walk, origin: Vector, states: np.ndarray) -
             continue
         low, high = total + left / highest, total + left / lowest
         if high.log() - low.log() < BRACKET or sweep == MAX_SWEEPS - 1:
-            return ExpectedSteps(
-                low, high, f"walking: proven to lie within {float(high.log() - low.log()):.0e}, relative"
-            )
+            width = float((high.distance(low) / low).to_float())
+            return ExpectedSteps(low, high, f"walking: proven to lie within {width:.0e}, relative, and rounding")
     return ExpectedSteps(total, None, "walking: a lower bound only", "some states never saw red in the tokens walked")
 
 

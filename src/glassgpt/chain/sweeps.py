@@ -15,7 +15,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-COMPILED_FROM = 1 << 17  # transitions; below, the import of numba costs more than it saves
+COMPILED_FROM = 1 << 20  # transitions; below, loading the compiled sweeps (a second) costs more than they save
 
 
 def left(mass: np.ndarray, p: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

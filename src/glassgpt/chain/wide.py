@@ -123,6 +123,9 @@ class Wide:
         return self.mantissa == 0
 
     def __repr__(self) -> str:
+        """A scalar as the number it is where a float can hold it, 10**log10 where not; arrays by their logarithms."""
+        if self.mantissa.ndim == 0 and (self.is_zero() or abs(self.log10()) < 300):
+            return f"Wide({float(self)!r})"
         return f"Wide(10**{self.log10()})"
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from glassgpt.cli.output import (
+    LN2,
     add_json,
     console,
     number,
@@ -21,6 +22,7 @@ from glassgpt.cli.sampler import add_sampler, context_of, sampler_of, shaped
 from glassgpt.errors import GlassGPTError, UsageError
 
 if TYPE_CHECKING:
+    from glassgpt.chain.enforcement import Enforcement
     from glassgpt.chain.information import EmpiricalChain
     from glassgpt.chain.markov import End, MarkovChain
     from glassgpt.chain.trajectory import ChainSummary, RedRisk
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 STATES_LISTED = 64  # in text; --json lists up to STATES_IN_JSON
 STATES_IN_JSON = 4096
 ENFORCED_UP_TO = 1 << 22  # states times steps for which masking and conditioning are compared unasked
-LN2 = 0.6931471805599453
 
 
 class RedIsUnreachable(GlassGPTError):
@@ -104,9 +105,10 @@ def build_chain(
     from glassgpt.chain.markov import MarkovChain
 
     model = shaped(opened.model(step), args)
-    contexts = [*red_contexts(tokenizer, args), *([] if start is None else [start])]
-    short = any(len(context) < model.context_length for context in contexts)
-    return MarkovChain.from_model(model, every_length=args.every_length or short, end=end_of(tokenizer, args))
+    end = end_of(tokenizer, args)
+    contexts = [*red_contexts(tokenizer, args), start, None if end is None else end.restart]
+    short = any(context is not None and len(context) < model.context_length for context in contexts)
+    return MarkovChain.from_model(model, every_length=args.every_length or short, end=end)
 
 
 def end_of(tokenizer: Tokenizer, args: argparse.Namespace) -> End | None:
@@ -203,7 +205,9 @@ def long_run(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) ->
     content: dict[str, Any] = {
         "certificate": summary.note if law is None else law.certificate,
         **number("entropy_rate_bits", in_bits, summary.note),
-        **number("kl_to_data_bits", kl_bits, "the sampler excludes what the data holds, or there is no data"),
+        **number(
+            "kl_to_data_bits", kl_bits, "no data" if kl_bits is None else "the sampler excludes what the data does"
+        ),
         "classes": summary.n_classes,
         "closed_classes": [
             {"states": len(states), "first": label(chain, tokenizer, int(states[0])), "period": period}
@@ -216,7 +220,9 @@ def long_run(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) ->
         **number("second_eigenvalue", summary.second_eigenvalue, summary.note or "too many states"),
         "mixing_time": None if mixing is None else mixing.exact,
         "mixing_time_bound": None if mixing is None else mixing.upper_bound,
-        **number("mass_outside_data", summary.mass_outside_data, "needs a prompt, and contexts that the data lacks"),
+        **number(
+            "mass_outside_data", summary.mass_outside_data, "measured from a prompt, where the data lacks contexts"
+        ),
     }
     if mixing is None or mixing.exact is None:
         content["mixing_time_note"] = summary.note if mixing is None else mixing.note
@@ -227,7 +233,8 @@ def long_run(chain: MarkovChain, tokenizer: Tokenizer, summary: ChainSummary) ->
 
 def red_report(risk: RedRisk, args: argparse.Namespace) -> dict[str, Any]:
     steps = risk.expected_steps
-    bracket = {} if steps.lower is steps.upper else probability("expected_steps_upper", steps.upper, steps.note)
+    is_bracket = steps.lower is not None and (steps.upper is None or steps.upper.log10() > steps.lower.log10())
+    bracket = probability("expected_steps_upper", steps.upper, steps.note) if is_bracket else {}
     return {
         "red": args.red.split(",") if args.red is not None else None,
         "red_pattern": args.red_pattern.split(",") if args.red_pattern is not None else None,
@@ -261,14 +268,17 @@ def enforcement_report(
         costs = enforcement(chain, red, steps, start)
     except UsageError as error:
         return {"enforcement_nats": {"note": str(error)}}
+    return {"enforcement_nats": divergences(costs)}
+
+
+def divergences(costs: Enforcement) -> dict[str, Any]:
+    """The four divergences between the model, its masked sampler and its conditioned law."""
     never = "conditioning still walks into dead ends, which the mask forbids"
     return {
-        "enforcement_nats": {
-            "mask_from_model": costs.kl_mask_base,
-            "conditioned_from_model": costs.kl_cond_base,
-            "mask_from_conditioned": costs.kl_mask_cond,
-            **number("conditioned_from_mask", costs.kl_cond_mask, never),
-        }
+        "mask_from_model": costs.kl_mask_base,
+        "conditioned_from_model": costs.kl_cond_base,
+        "mask_from_conditioned": costs.kl_mask_cond,
+        **number("conditioned_from_mask", costs.kl_cond_mask, never),
     }
 
 

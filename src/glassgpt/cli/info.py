@@ -82,7 +82,7 @@ def print_info(report: dict[str, Any]) -> None:
     else:
         every = f"{report['states_of_every_length']:,} with the shorter contexts"
         out.print(f"{report['states']:,} states (full contexts), {every}")
-    out.print(f"{report['bits_per_state']:.4g} bits, so {report['bytes_per_state']:,} bytes, to store one state")
+    out.print(f"to store one state: {report['bits_per_state']:.4g} bits, in whole bytes {report['bytes_per_state']:,}")
     out.print("")
     rows = [
         (

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from glassgpt.chain.wide import Wide
 
 
+LN2 = math.log(2)  # nats in a bit
 WIDTH_OF_FILES = 160  # columns, where the output is no terminal
 
 

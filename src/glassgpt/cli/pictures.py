@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from glassgpt.errors import UsageError
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from glassgpt.weights.run import Run
 
 
+MOST_LINES = 9  # of one picture's curves
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is drawn: a run, at a kept step or its end, under a sampler, with some contexts marked red."""
@@ -29,7 +32,7 @@ class Subject:
     red: tuple[tuple[int, ...], ...] = ()
     prompt: tuple[int, ...] | None = None
     steps: int = 100
-    title: str | None = field(default=None)
+    title: str | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -146,18 +149,24 @@ def red_over_training(subject: Subject) -> Figure:
 
 
 def probabilities_over_training(subject: Subject) -> Figure:
-    """The likeliest token's probability at each full context, watched through training (up to 16 contexts)."""
+    """The likeliest token's probability at each full context, through training; of many contexts, the most visited."""
     import numpy as np
 
+    from glassgpt.chain.stationary import stationary_distribution
     from glassgpt.figures.curves import draw_probabilities_over_training
 
     final = subject.chain()
-    chosen = np.argmax(final.full.logprobs, axis=1)[:16]
-    rows = np.arange(len(chosen))
+    first = final.n_states - final.full.n_states
+    rows, title = np.arange(final.full.n_states), subject.title
+    if len(rows) > MOST_LINES:
+        law = stationary_distribution(final, subject.prompt).probabilities[first:]
+        rows = np.sort(np.argsort(-law, kind="stable")[:MOST_LINES])
+        title = title or f"the {MOST_LINES} most visited of {len(law)} contexts"
+    chosen = np.argmax(final.full.logprobs[rows], axis=1)
     values = np.array([subject.chain(step).full.probs[rows, chosen] for step in subject.run.steps])
-    names = [subject.tokenizer.decode(final.context(final.n_states - final.full.n_states + int(i))) for i in rows]
+    names = [subject.tokenizer.decode(final.context(first + int(i))) for i in rows]
     labels = [f"{name} → {subject.symbols[int(token)]}" for name, token in zip(names, chosen, strict=True)]
-    return draw_probabilities_over_training(subject.run.steps, values, labels, title=subject.title)
+    return draw_probabilities_over_training(subject.run.steps, values, labels, title=title)
 
 
 def greedy(subject: Subject) -> Figure:

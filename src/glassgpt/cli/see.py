@@ -32,9 +32,14 @@ def run(args: argparse.Namespace) -> int:
     from glassgpt.cli.pictures import FIGURES
 
     if args.list:
-        for name, (_, meaning) in FIGURES.items():
-            print(f"{name:28} {meaning}")
+        meanings = {name: meaning for name, (_, meaning) in FIGURES.items()}
+        if args.json:
+            print_json({"figures": meanings})
+        else:
+            print("\n".join(f"{name:28} {meaning}" for name, meaning in meanings.items()))
         return 0
+    if args.figure is None:
+        raise UsageError(f"say which figure: one of {', '.join(FIGURES)}")
     if args.figure not in FIGURES:
         raise UsageError(f"there is no figure {args.figure!r}: choose one of {', '.join(FIGURES)}")
     if args.ref is None or args.out is None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from glassgpt.cli.chain import divergences
 from glassgpt.cli.info import comparison, state_space
-from glassgpt.cli.output import add_json, console, print_json, print_table, probability, spell_probability
+from glassgpt.cli.output import LN2, add_json, console, print_json, print_table, probability, spell_probability
 from glassgpt.cli.train import train_showing_progress
 
 if TYPE_CHECKING:
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from glassgpt.weights.run import Run
 
 PROMPT, RED, STEPS, SAMPLED = "111", "000", 100, 20
-LN2 = 0.6931471805599453
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,12 +121,7 @@ def report(trained: Run, found: Findings) -> dict[str, Any]:
             **probability("expected_steps", risk.expected_steps.lower, risk.expected_steps.note),
             **probability("ever", risk.ever.probability),
         },
-        "enforcement_nats": {
-            "mask_from_model": found.costs.kl_mask_base,
-            "conditioned_from_model": found.costs.kl_cond_base,
-            "mask_from_conditioned": found.costs.kl_mask_cond,
-            "conditioned_from_mask": found.costs.kl_cond_mask,
-        },
+        "enforcement_nats": divergences(found.costs),
         "comparison": comparison(),
     }
 
@@ -194,7 +191,9 @@ def tell(trained: Run, found: Findings, content: dict[str, Any], out: Path) -> N
         say(f"   {name}, context {space['context_length']:,}: {size}")
     say("")
     say(f"Pictures and report.json are in {out}; before-after.png is the one to open first.")
-    say(f"Go on with: glassgpt chain {out / 'run'} --red {RED} --prompt {PROMPT} --temperature 0.5")
+    program = sys.argv[0] if Path(sys.argv[0]).name == "glassgpt" else "glassgpt"
+    command = [program, "chain", str(out / "run"), "--red", RED, "--prompt", PROMPT, "--temperature", "0.5"]
+    say(f"Go on with: {shlex.join(command)}")
 
 
 def _rows(content: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from glassgpt.cli.main import Stopped
 from glassgpt.cli.output import add_json, console, print_json, progress_to_stderr
+from glassgpt.errors import UsageError
 
 if TYPE_CHECKING:
     from glassgpt.training.recipe import Recipe
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from glassgpt.training.recipe import read_recipe
 
+    if not (args.recipe and args.out):
+        raise UsageError("RECIPE and --out must not be empty")
     recipe = read_recipe(args.recipe, args.set)
     trained = train_showing_progress(recipe, args.out, quiet=args.json)
     losses = [row["loss"] for row in trained.metrics()]

@@ -15,6 +15,8 @@ from array_api_compat import array_namespace
 from glassgpt.errors import UsageError
 from glassgpt.interface import Array, LogitsProcessor
 
+SMALLEST_TEMPERATURE = 1e-100  # dividing logits by less would overflow, and greedy is what is meant
+
 
 @dataclass(frozen=True)
 class Temperature:
@@ -23,8 +25,10 @@ class Temperature:
     temperature: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"temperature must be 0 (greedy) or a positive number, got {self.temperature}")
+        if not (self.temperature == 0 or SMALLEST_TEMPERATURE <= self.temperature < math.inf):
+            raise UsageError(
+                f"temperature must be 0 (greedy) or a number from {SMALLEST_TEMPERATURE:g} up, got {self.temperature}"
+            )
 
     def __call__(self, contexts: Array, logits: Array) -> Array:
         xp = array_namespace(logits)

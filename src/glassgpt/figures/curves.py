@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.house_style import CATEGORIES, GREY, INK, POINT, RED, in_house_style, shown, text_width
@@ -304,8 +304,16 @@ def _probability_scale(axes: Axes, lines: Sequence[np.ndarray]) -> None:
     low, high = float(values.min()), float(values.max())
     room = max(0.05 * (high - low), 0.02)
     axes.set_ylim(low - room, min(high + room, max(0.0, high) + 0.3 * room))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=high - low >= 1, nbins=7))
+    axes.yaxis.set_major_locator(
+        MaxNLocator(integer=True, nbins=7) if high - low > 2.5 else FixedLocator(_ONE_TWO_FIVE)
+    )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda exponent, _: power_of_ten(exponent)))
+
+
+# Logarithms of 1, 2 and 5 times the powers of ten that a probability can be read off at.
+_ONE_TWO_FIVE = [
+    exponent + step for exponent in range(-400, 1) for step in (0.0, float(np.log10(2)), float(np.log10(5)))
+]
 
 
 def power_of_ten(exponent: float) -> str:

@@ -24,8 +24,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     suffix = path.suffix.lower()
     if suffix not in _METADATA:
         raise UsageError(
-            f"a figure can be saved as .png, .svg or .pdf; got {path.name!r} "
-            f"(for Graphviz text, .dot, use to_dot and save_text)"
+            f"a figure can be saved as .png, .svg or .pdf; got {path.name!r} (only a state graph can be .dot)"
         )
 
     drawn = io.BytesIO()

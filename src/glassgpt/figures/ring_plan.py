@@ -93,7 +93,7 @@ def token_list(graph: StateGraph, state: int) -> str:
     edges = [edge for edge in graph.edges if edge.source == state]
     if graph.vocab_size > MOST_LISTED_TOKENS:
         edges = sorted(edges, key=lambda edge: -edge.probability)[:MOST_LISTED_TOKENS]
-    return "   ".join(f"{shown(edge.token)} {percent(edge.probability)}" for edge in edges)
+    return "   ".join(f"{shown(edge.token)}: {percent(edge.probability)}" for edge in edges)
 
 
 def state_name(graph: StateGraph, state: int) -> str:

@@ -7,16 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch.nn import functional as F
 
-from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError
+from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, TooLargeError
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.threads import threads_for
 from glassgpt.training.data import Windows, tokenizer_for, windows_of
 from glassgpt.training.recipe import Recipe
 from glassgpt.weights.run import Run
 from glassgpt.weights.tensors import load_into, tensors_of
+
+BYTES_A_PARAMETER = 16  # a float32 each for the weight, its gradient, and AdamW's two moments
 
 
 class Interrupted(GlassGPTError):
@@ -30,11 +33,14 @@ def train(
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """Train a recipe into the run folder `out`, or go on with the run that is there, bit for bit as if never stopped.
+    """Train a recipe into the run folder `out`, or go on with the run that is there.
+
+    The weights come out bit for bit as if it had never stopped; the checkpoint of the step at which it did stays.
 
     `on_step(step, loss)` hears of each step, `should_stop()` is asked before each; Interrupted is raised once the step
     reached is saved. Raises NumericalError, and keeps the last sound checkpoint, if a gradient is not finite.
     """
+    _refuse_if_too_large(recipe)
     tokenizer = tokenizer_for(recipe)
     windows = windows_of(recipe, tokenizer)
     resolved = recipe.to_dict()
@@ -61,6 +67,16 @@ def train(
                 _save(run, step, model, optimizer, losses)
     run.save_model(model)
     return run
+
+
+def _refuse_if_too_large(recipe: Recipe) -> None:
+    """Raise TooLargeError, before anything is written, if weights, gradients and optimizer won't fit in memory."""
+    needed, available = recipe.model.n_parameters * BYTES_A_PARAMETER, psutil.virtual_memory().available
+    if needed > available:
+        raise TooLargeError(
+            f"{recipe.model.n_parameters:,} parameters need {needed / 1e9:,.0f} GB to train, and "
+            f"{available / 1e9:.1f} GB are free: lower model.n_embd, n_layer, vocab_size or context_length"
+        )
 
 
 def _step(model: GPT, optimizer: torch.optim.Optimizer, windows: Windows, recipe: Recipe, step: int) -> float:

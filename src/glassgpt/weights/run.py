@@ -5,7 +5,7 @@
     tokenizer.json          its words, in the format of the tokenizers library
     generation_config.json  how it is sampled if nobody says otherwise
     run.toml                the resolved recipe and a hash of the data
-    metrics.jsonl           a line a step
+    metrics.jsonl           a line a step, listed in the manifest once training is done
     checkpoints/            step-NNNNNN.safetensors: weights and optimizer state at every kept step
     manifest.json           a SHA-256 of each of these but the metrics, and of itself: what is not listed is not there
 
@@ -33,6 +33,7 @@ from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
 from glassgpt.weights.tensors import check_tensors, read_tensors, tensors_of, torch_gpt
 
 MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
 CONFIG_KEYS = {"n_positions": "context_length", "vocab_size": "vocab_size", "n_layer": "n_layer", "n_head": "n_head",
                "n_embd": "n_embd", "bias": "bias"}  # fmt: skip
 SETTINGS = ("config.json", "tokenizer.json", "generation_config.json", "run.toml")
@@ -50,6 +51,8 @@ class Run:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        if self.path.is_file():
+            raise DamagedFileError(f"{self.path} is a file, not a run folder")
         if not self.path.is_dir():
             raise DamagedFileError(
                 f"there is no run folder {self.path}: train one with `glassgpt train RECIPE --out RUN`"
@@ -71,6 +74,8 @@ class Run:
                 run.check_settings()
                 _refuse_other_recipe(run, recipe)
                 return run
+        elif (file := next((part for part in path.parents if part.exists() and not part.is_dir()), None)) is not None:
+            raise UsageError(f"{path} cannot be made: {file} is a file, not a folder")
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"{path} exists and is not a run folder: choose another --out, or empty it yourself")
         (path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -135,10 +140,11 @@ class Run:
         return weights, {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What metrics.jsonl says of each step."""
-        path = self.path / "metrics.jsonl"
+        """What metrics.jsonl says of each step; of a finished run it is checked like any other file."""
+        path = self.path / METRICS
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            content = self._read(METRICS) if METRICS in self._hashes else path.read_bytes()
+            rows = [json.loads(line) for line in content.decode().splitlines()]
             if [row["step"] for row in rows] != list(range(len(rows))) or not all("loss" in row for row in rows):
                 raise ValueError("its lines are not one step after another")
             return rows
@@ -154,11 +160,12 @@ class Run:
         self._write({checkpoint_name(step): save(tensors, metadata={"format": "np"})})
 
     def save_model(self, model: GPT) -> None:
-        """Write the finished model: from now on the run is complete."""
-        self._write({"model.safetensors": save(tensors_of(model), metadata={"format": "pt"})})
+        """Write the finished model, and list the metrics, which change no more: from now on the run is complete."""
+        model_file = save(tensors_of(model), metadata={"format": "pt"})
+        self._write({METRICS: (self.path / METRICS).read_bytes(), "model.safetensors": model_file})
 
     def save_metrics(self, rows: list[dict[str, Any]]) -> None:
-        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_atomically(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def _write(self, files: dict[str, bytes]) -> None:
         for name, content in files.items():
