@@ -70,7 +70,7 @@ def test_probabilities_far_below_the_smallest_float_are_drawn():
 
 
 @pytest.mark.parametrize(
-    ("exponent", "text"), [(0.0, "1"), (-1.0, "$10^{-1}$"), (-0.5, "0.316"), (-9.25, "$10^{-9.25}$")]
+    ("exponent", "text"), [(0.0, "1"), (-1.0, "0.1"), (-3.0, "$10^{-3}$"), (-0.5, "0.316"), (-9.25, "$10^{-9.25}$")]
 )
 def test_powers_of_ten_are_spelled(exponent, text):
     assert power_of_ten(exponent) == text

@@ -107,10 +107,12 @@ def _first_passage(walk: Walk, mass: Vector, steps: int) -> FirstPassage:
 
 
 def _series(values: list[Any]) -> Wide:
-    return Wide.concatenate([value if isinstance(value, Wide) else Wide.of(value) for value in values])
+    return Wide.concatenate(values) if isinstance(values[0], Wide) else Wide.of(np.array(values, dtype=np.float64))
 
 
 def _running_sum(values: list[Any]) -> Wide:
+    if not isinstance(values[0], Wide):
+        return Wide.of(np.cumsum(np.array(values, dtype=np.float64)))
     total, sums = values[0], [values[0]]
     for value in values[1:]:
         total = total + value

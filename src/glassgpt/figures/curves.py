@@ -324,5 +324,5 @@ def power_of_ten(exponent: float) -> str:
     """
     whole = round(exponent)
     if abs(exponent - whole) < 1e-6:
-        return "1" if whole == 0 else f"$10^{{{whole}}}$"
+        return f"{10.0**whole:g}" if -3 < whole <= 0 else f"$10^{{{whole}}}$"
     return f"{10**exponent:.3g}" if exponent > -4 else f"$10^{{{exponent:.2f}}}$"
