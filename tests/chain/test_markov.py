@@ -203,3 +203,20 @@ def test_an_automaton_too_large_for_its_chain_is_refused():
 )
 def test_powers_of_ten_are_written_with_one_digit_before_the_point(exponent, text):
     assert power_of_ten(exponent) == text
+
+
+def test_the_shorter_contexts_count_in_the_memory_that_a_chain_needs():
+    for available in (10**6, 10**9):
+        fitting = max(T for T in range(1, 60) if fits(2, T, available, every_length=False))
+        assert fits(2, fitting - 1, available, every_length=True)
+        assert not fits(2, fitting + 1, available, every_length=True)
+    needed = round(1.1 * 2**10 * (2 * 21 + 32))
+    assert fits(2, 10, needed, every_length=False) and not fits(2, 10, needed, every_length=True)
+
+
+def fits(vocab_size, context_length, available, *, every_length):
+    try:
+        refuse_if_too_large(vocab_size, context_length, available, every_length=every_length)
+    except TooLargeError:
+        return False
+    return True

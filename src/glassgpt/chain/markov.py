@@ -92,7 +92,7 @@ class MarkovChain:
         Raises TooLargeError before allocating if the states don't fit in memory, NumericalError for NaN logits.
         """
         V, T = model.vocab_size, model.context_length
-        refuse_if_too_large(V, T)
+        refuse_if_too_large(V, T, every_length=every_length)
         lengths = range(1, T + 1) if every_length else [T]
         return cls(tuple(_layer_of_logits(length, model.context_table(length)) for length in lengths), end)
 
@@ -207,10 +207,14 @@ class MarkovChain:
         return matrix
 
 
-def refuse_if_too_large(vocab_size: int, context_length: int, available_bytes: int | None = None) -> None:
+def refuse_if_too_large(
+    vocab_size: int, context_length: int, available_bytes: int | None = None, *, every_length: bool = False
+) -> None:
     """Raise TooLargeError unless the chain of V**T states and its analyses fit in the memory that is free."""
     available = psutil.virtual_memory().available if available_bytes is None else available_bytes
-    per_state = vocab_size * BYTES_PER_TRANSITION + 8 * VECTORS
+    per_state = float(vocab_size * BYTES_PER_TRANSITION + 8 * VECTORS)
+    if every_length:  # V + V^2 + ... + V^T states
+        per_state *= vocab_size / (vocab_size - 1)
     size = context_length * log10(vocab_size) + log10(per_state)
     if size <= log10(available):
         return
