@@ -120,7 +120,7 @@ class Walk:
         """
         start: Vector = Wide.zeros(self.shape) if isinstance(law, Wide) else np.zeros(self.shape)
         for layer in self.chain.layers:
-            states = slice(self.chain.offset(layer.length), self.chain.offset(layer.length) + layer.n_states)
+            states = self._states(layer)
             start[self.automaton.run_every_context(layer.length), np.arange(states.start, states.stop)] = law[states]
         return start if isinstance(start, Wide) else self.vector(start)
 
@@ -150,9 +150,10 @@ class Walk:
         for layer in self.chain.layers:
             rows = self.rows[layer.length]
             part = mass[:, self._states(layer)].reshape(-1, *rows.shape[:2])
-            by_token = (part.reshape(*part.shape, 1) * rows.reshape(1, *rows.shape)).sum(1) if self.wide else None
-            over = scratch if len(self.chain.layers) == 1 else None
-            moved.append(sweeps.left(part, rows, over) if by_token is None else by_token)
+            if self.wide:
+                moved.append((part.reshape(*part.shape, 1) * rows.reshape(1, *rows.shape)).sum(1))
+            else:
+                moved.append(sweeps.left(part, rows, scratch if len(self.chain.layers) == 1 else None))
         return self._delivered(moved, self.zeros)
 
     def can_step_to(self, goal: np.ndarray, at_end: bool = False) -> np.ndarray:
