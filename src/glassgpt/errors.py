@@ -21,5 +21,9 @@ class DamagedFileError(GlassGPTError):
     """A file that is missing, truncated, altered, or not what its neighbours say it is."""
 
 
+class UnsupportedError(GlassGPTError):
+    """A sound file of a kind that GlassGPT doesn't read: another architecture, number format or tokenizer."""
+
+
 class NumericalError(GlassGPTError):
     """Numbers that mean nothing: NaN weights or logits, an infinite loss, a row that allows no token."""

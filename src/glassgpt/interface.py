@@ -86,6 +86,11 @@ class Session(ABC):
     def feed(self, tokens: Array) -> np.ndarray:
         """Append int array (batch, time) and return the logits of what follows: float array (batch, vocab_size)."""
 
+    def feed_each(self, tokens: Array) -> np.ndarray:
+        """As `feed`, with the logits after each of the fed tokens: float array (batch, time, vocab_size)."""
+        tokens = np.asarray(tokens)
+        return np.stack([self.feed(tokens[:, t : t + 1]) for t in range(tokens.shape[1])], axis=1)
+
     @abstractmethod
     def fork(self) -> Self:
         """An independent copy: feeding one leaves the other as it was."""

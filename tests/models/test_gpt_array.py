@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from glassgpt.errors import UsageError
-from glassgpt.models.config import GPTConfig
+from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_array import ArrayGPT, erf, gpt
-from glassgpt.weights.tensors import expected_shapes
 
 CONFIGS = [
     GPTConfig(2, 1, n_layer=1, n_head=1, n_embd=2, bias=False),
@@ -21,7 +20,7 @@ CONFIGS = [
 def random_params(config, seed=0):
     """Weights of order one, so that no part of the function is close to doing nothing."""
     rng = np.random.default_rng(seed)
-    return {name: rng.normal(0, 0.7, shape) for name, shape in expected_shapes(config).items()}
+    return {name: rng.normal(0, 0.7, shape) for name, shape in parameter_shapes(config).items()}
 
 
 # ---- the hand-written reference: one text, one number at a time -----------------------------------------------------
@@ -85,7 +84,7 @@ def test_it_is_the_gpt_written_out_in_loops(config):
 def test_the_smallest_gpt_by_hand():
     """One layer that adds nothing: the stream is wte + wpe, normalised to (-1, 1) or (1, -1) up to epsilon."""
     config = GPTConfig(2, 1, n_layer=1, n_head=1, n_embd=2, bias=False)
-    params = {name: np.zeros(shape) for name, shape in expected_shapes(config).items()}
+    params = {name: np.zeros(shape) for name, shape in parameter_shapes(config).items()}
     params["wte.weight"] = np.array([[0.0, 2.0], [3.0, 1.0]])
     params["ln_f.weight"], params["ln_f.bias"] = np.ones(2), np.array([0.0, 0.5])
     s = 1 / math.sqrt(1 + 1e-5)  # both rows have variance 1

@@ -9,11 +9,11 @@ import torch
 
 from glassgpt.errors import UsageError
 from glassgpt.interface import LanguageModel
-from glassgpt.models.config import GPTConfig
+from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_array import ArrayGPT
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.numerics import log_softmax
-from glassgpt.weights.tensors import expected_shapes, tensors_of, torch_gpt
+from glassgpt.weights.tensors import tensors_of, torch_gpt
 
 PRINTED = json.loads((Path(__file__).parents[1] / "data" / "baby_gpt_reference.json").read_text())
 BABY = GPTConfig(**PRINTED["config"])
@@ -36,7 +36,7 @@ def random_tensors(config, dtype, seed=0):
         name: (rng.normal(0, scale, shape) + (name.split(".")[-2].startswith("ln") and name.endswith("weight"))).astype(
             dtype
         )
-        for name, shape in expected_shapes(config).items()
+        for name, shape in parameter_shapes(config).items()
     }
 
 
@@ -45,7 +45,7 @@ def test_the_baby_gpt_has_12656_parameters_however_they_are_counted():
     assert sum(parameter.numel() for parameter in model.parameters()) == PRINTED["parameters"] == 12_656
     assert BABY.n_parameters == 12_656
     assert sum(value.size for value in tensors_of(model).values()) == 12_656
-    assert sum(int(np.prod(shape)) for shape in expected_shapes(BABY).values()) == 12_656
+    assert sum(int(np.prod(shape)) for shape in parameter_shapes(BABY).values()) == 12_656
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

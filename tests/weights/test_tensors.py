@@ -8,9 +8,9 @@ import torch
 from safetensors.numpy import save
 
 from glassgpt.errors import DamagedFileError, NumericalError
-from glassgpt.models.config import GPTConfig
+from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_torch import GPT
-from glassgpt.weights.tensors import array_gpt, check_tensors, expected_shapes, read_tensors, tensors_of, torch_gpt
+from glassgpt.weights.tensors import array_gpt, check_tensors, read_tensors, tensors_of, torch_gpt
 
 CONFIG = GPTConfig(3, 4, n_layer=2, n_head=2, n_embd=8)
 SOURCE = Path("run") / "model.safetensors"
@@ -23,7 +23,7 @@ def tensors(config=CONFIG):
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_model_has_the_expected_names_and_shapes(bias):
     config = GPTConfig(3, 4, n_layer=2, n_head=2, n_embd=8, bias=bias)
-    assert {name: value.shape for name, value in tensors(config).items()} == expected_shapes(config)
+    assert {name: value.shape for name, value in tensors(config).items()} == parameter_shapes(config)
 
 
 def test_linear_matrices_lie_as_gpt2_has_them():

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 
+from glassgpt.decoding.processors import apply
 from glassgpt.interface import Array, LanguageModel, LogitsProcessor, Session, every_context
 
 
@@ -52,11 +53,7 @@ class Shaped(LanguageModel):
 
     def shape(self, contexts: Array, logits: Array) -> Array:
         """What the processors make of a model's logits for these contexts."""
-        xp = array_namespace(logits)
-        logits = xp.astype(logits, xp.float64)
-        for processor in self.processors:
-            logits = processor(contexts[:, -self.context_length :], logits)
-        return logits
+        return apply(self.processors, contexts, logits, self.context_length)
 
 
 def as_array(tokens: Array) -> Array:

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from glassgpt.models.config import GPTConfig
+
 if TYPE_CHECKING:
     from glassgpt.models.gpt_torch import GPT, CausalSelfAttention
 
@@ -27,6 +29,11 @@ PERIOD = 16  # keys are tiled to at least this many, or broadcasting would run o
 
 Level = tuple[Tensor, Tensor]  # keys and values (H, D, nodes) of one tree level in one layer
 Path = tuple[Tensor, Tensor]  # keys and values (H, ancestors, D) that a whole subtree shares in one layer
+
+
+def fits_prefix_tree(config: GPTConfig) -> bool:
+    """Whether this file knows the shape: positions added at the start, and a key head for every query head."""
+    return config.position in ("learned", "sinusoidal") and config.kv_heads == config.n_head and not config.qk_norm
 
 
 def prefix_tree_logits(model: GPT, length: int, leaves: int = LEAVES) -> np.ndarray:
@@ -59,18 +66,19 @@ def evaluate_tree(model: GPT, paths: Sequence[Path], depth: int) -> tuple[Tensor
     start = paths[0][0].shape[1] if paths else 0
     layers: list[list[Level]] = [[] for _ in model.h]
     for level in range(depth):
-        tokens_and_position = model.wte.weight + model.wpe.weight[start + level]  # (V, C)
-        x = tokens_and_position.repeat_interleave(model.vocab_size**level, 0)  # (nodes, C): the newest token slowest
+        every_token = torch.arange(model.vocab_size, device=model.wte.weight.device)
+        x = model.embed(every_token[:, None], start + level)[:, 0]  # (V, C)
+        x = x.repeat_interleave(model.vocab_size**level, 0)  # (nodes, C): the newest token slowest
         for i, block in enumerate(model.h):
-            x = x + attend_to_ancestors(block.attn, block.ln_1(x), paths[i] if paths else None, layers[i])
-            x = x + block.mlp(block.ln_2(x))
+            path = paths[i] if paths else None
+            x = block(x, lambda y, i=i, path=path: attend_to_ancestors(model.h[i].attn, y, path, layers[i]))
     return x, layers
 
 
 def attend_to_ancestors(attn: CausalSelfAttention, x: Tensor, path: Path | None, levels: list[Level]) -> Tensor:
     """Attention of each node to its path, its ancestors in the tree and itself: (N, C) -> (N, C). Extends `levels`."""
-    N, C = x.shape
-    H, D = attn.n_head, C // attn.n_head
+    N = len(x)
+    H, D = attn.n_head, attn.head_width
     q, k, v = attn.c_attn(x).T.contiguous().view(3, H, D, N)
     q = q / math.sqrt(D)
     levels[:] = [tile(level, N) for level in levels]
@@ -89,7 +97,7 @@ def attend_to_ancestors(attn: CausalSelfAttention, x: Tensor, path: Path | None,
         n = values.shape[-1]
         mixed.view(H, D, -1, n).addcmul_(weights[:, j].view(H, 1, -1, n), values[:, :, None])
     mixed /= weights.sum(dim=1, keepdim=True)
-    return attn.c_proj(mixed.view(C, N).T)
+    return attn.c_proj(mixed.view(H * D, N).T)
 
 
 def tile(level: Level, nodes: int) -> Level:

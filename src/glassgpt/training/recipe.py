@@ -74,10 +74,11 @@ class Recipe:
             raise UsageError(f"run.seed must be at least 0 and below 2**64, got {self.run.seed}")
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The resolved recipe as nested dicts, without the keys that are left open."""
+        """The resolved recipe as nested dicts, without the keys that are left open or follow from the others."""
+        sections = dataclasses.asdict(self) | {"model": self.model.choices()}
         return {
             section: {key: value for key, value in values.items() if value is not None}
-            for section, values in dataclasses.asdict(self).items()
+            for section, values in sections.items()
         }
 
 
@@ -162,7 +163,9 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _plain(kind: Any) -> tuple[type, bool]:
-    """The type itself and whether it may be left open: `int | None` gives (int, True)."""
+    """The type itself and whether it may be left open: `int | None` gives (int, True); a Literal of names is a str."""
+    if typing.get_origin(kind) is typing.Literal:
+        return str, False
     if isinstance(kind, types.UnionType):
         return next(part for part in typing.get_args(kind) if part is not type(None)), True
     return kind, False

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from glassgpt.errors import DamagedFileError, NumericalError
-from glassgpt.models.config import GPTConfig
+from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_array import ArrayGPT
 
 if TYPE_CHECKING:
@@ -25,26 +25,9 @@ if TYPE_CHECKING:
 LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
-def expected_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """The name and shape of every tensor that a model of this shape consists of."""
-    C = config.n_embd
-    shapes: dict[str, tuple[int, ...]] = {
-        "wte.weight": (config.vocab_size, C),
-        "wpe.weight": (config.context_length, C),
-    }
-    for layer in range(config.n_layer):
-        for name in ("ln_1", "ln_2"):
-            shapes |= {f"h.{layer}.{name}.weight": (C,), f"h.{layer}.{name}.bias": (C,)}
-        for name, size in (("attn.c_attn", 3 * C), ("attn.c_proj", C), ("mlp.c_fc", 4 * C), ("mlp.c_proj", C)):
-            shapes[f"h.{layer}.{name}.weight"] = (4 * C if name == "mlp.c_proj" else C, size)
-            if config.bias:
-                shapes[f"h.{layer}.{name}.bias"] = (size,)
-    return shapes | {"ln_f.weight": (C,), "ln_f.bias": (C,)}
-
-
 def check_tensors(tensors: Mapping[str, np.ndarray], config: GPTConfig, source: Path) -> None:
     """Raise DamagedFileError unless the tensors are exactly those of the config, NumericalError if one isn't finite."""
-    shapes = expected_shapes(config)
+    shapes = parameter_shapes(config)
     if missing := sorted(shapes.keys() - tensors.keys()):
         raise DamagedFileError(f"{source} lacks {len(missing)} of {len(shapes)} tensors, {missing[0]} among them")
     if extra := sorted(tensors.keys() - shapes.keys()):
@@ -72,7 +55,7 @@ def tensors_of(model: GPT) -> dict[str, np.ndarray]:
     return {
         name: _turned(name, value.detach().cpu().numpy())
         for name, value in model.state_dict().items()
-        if name != "lm_head.weight"  # tied to wte.weight
+        if name != "lm_head.weight" or not model.config.tied
     }
 
 
@@ -93,7 +76,7 @@ def load_into(model: GPT, tensors: Mapping[str, np.ndarray]) -> None:
     import torch
 
     state = {name: torch.from_numpy(_turned(name, value)) for name, value in tensors.items()}
-    model.load_state_dict(state | {"lm_head.weight": state["wte.weight"]})
+    model.load_state_dict(state if model.config.tied is False else state | {"lm_head.weight": state["wte.weight"]})
 
 
 def array_gpt(tensors: Mapping[str, np.ndarray], config: GPTConfig) -> ArrayGPT:

@@ -1,0 +1,25 @@
+"""A tensor that lies in a file: what the file says of it, and how to read it when it is wanted.
+
+Every reader of a file format gives a dict of these, having checked that each lies whole inside its file. Nothing is
+read or allocated until `read` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """`shape`: outermost first, as NumPy counts. `dtype`: the file's own word for it ("BF16", "Q4_1", ...).
+
+    `read()` gives the numbers as float64 if they are stored so and else as float32, into which bf16, f16 and the
+    dequantised formats fit exactly. Raises DamagedFileError if the bytes are not what the file promised.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], np.ndarray]
