@@ -6,16 +6,65 @@ from pathlib import Path
 
 from glassgpt.errors import UsageError
 from glassgpt.interface import LanguageModel, Tokenizer
-from glassgpt.weights.run import Run
+from glassgpt.weights.bundle import Bundle
+from glassgpt.weights.gguf_model import read_gguf_bundle
+from glassgpt.weights.hf_folder import is_hf_folder, read_hf_folder
+from glassgpt.weights.hub import GPT2_REPOS, is_repo_id, pull, pull_repo
+from glassgpt.weights.quantised import FORMATS, load_model
+from glassgpt.weights.run import Run, is_run
+from glassgpt.weights.tf_checkpoint import is_tf_checkpoint, read_tf_bundle
+
+REFS = "a run folder, a Hugging Face folder or repo id, gpt2 to gpt2-xl, smollm2, an OpenAI checkpoint folder, or a .gguf file"
 
 
-def load(ref: str | Path) -> tuple[LanguageModel, Tokenizer]:
-    """The model and tokenizer that `ref` names: a run folder, or RUN@STEP for the model after so many updates.
+def load(
+    ref: str | Path, dtype: str | None = None, *, allow_pickle: bool = False
+) -> tuple[LanguageModel, Tokenizer | None]:
+    """The model and tokenizer that `ref` names; the tokenizer is None where there is none that GlassGPT reads.
 
-    Raises DamagedFileError for a run that is missing files or was altered, UsageError for a step it does not keep.
+    `ref`: a run folder or RUN@STEP, a Hugging Face folder or repo id, gpt2 to gpt2-xl, smollm2, a folder with OpenAI's
+    TensorFlow checkpoint, or a .gguf file. `dtype`: float32 (the default), float64, bfloat16 or float16; or int8 or
+    int4, which round the weights to that many bits and run faster (`FORMATS`).
+
+    Raises UsageError for a reference that names nothing, DamagedFileError for files that are missing, altered or not
+    what they say, UnsupportedError for a sound model of a kind that GlassGPT doesn't read, TooLargeError before
+    anything is read that won't fit in memory.
     """
+    if dtype is not None and dtype not in FORMATS:
+        raise UsageError(f"dtype must be one of {', '.join(FORMATS)}; got {dtype!r}")
+    bundle = open_model(ref, allow_pickle=allow_pickle)
+    return load_model(bundle, dtype), bundle.tokenizer()
+
+
+def load_tokenizer(ref: str | Path) -> Tokenizer:
+    """The tokenizer of a model. Raises UnsupportedError if GlassGPT doesn't read it, UsageError if there is none."""
+    bundle = open_model(ref)
+    tokenizer = bundle.read_tokenizer()
+    if tokenizer is None:
+        raise UsageError(f"{bundle.place} holds no tokenizer: give ids with --tokens 1,2,3")
+    return tokenizer
+
+
+def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Bundle:
+    """What `ref` names, its shape and tensors checked, before anything large is read. Raises as `load`."""
+    name = str(ref)
+    if not name:
+        raise UsageError(f"the model's name is empty: give {REFS}")
+    path = Path(ref)
+    if path.is_dir() and not is_run(path):
+        if is_tf_checkpoint(path):
+            return read_tf_bundle(path)
+        if is_hf_folder(path):
+            return read_hf_folder(path, allow_pickle=allow_pickle)
+    elif path.suffix.lower() == ".gguf":
+        return read_gguf_bundle(path)
+    elif not path.exists():
+        if name == "smollm2":
+            return read_gguf_bundle(pull(name)) if pull(name).suffix == ".gguf" else read_hf_folder(pull(name))
+        if name in GPT2_REPOS or is_repo_id(name):
+            return read_hf_folder(pull_repo(GPT2_REPOS.get(name, name)), allow_pickle=allow_pickle)
     run, step = open_run(ref)
-    return run.model(step), run.tokenizer
+    return run.bundle(step)
 
 
 def open_run(ref: str | Path) -> tuple[Run, int | None]:

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from glassgpt.decoding.generate import generate, sample, stream
+from glassgpt.decoding.draw import sample
+from glassgpt.decoding.generate import generate, stream
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.interface import LanguageModel
 from glassgpt.models.config import GPTConfig
@@ -226,7 +227,7 @@ def test_a_stream_gives_each_token_as_it_is_drawn():
 
     tokens = stream(Watched([-INF, 0.0]), [0], 3, rng=np.random.default_rng(0))
     assert asked == []
-    assert next(tokens) == 1
+    assert next(tokens) == (1, 0.0)
     assert asked == [[[0]]]
-    assert list(tokens) == [1, 1]
+    assert [drawn.token for drawn in tokens] == [1, 1]
     assert asked == [[[0]], [[0, 1]], [[1, 1]]]

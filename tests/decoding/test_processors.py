@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from glassgpt.decoding.processors import MinP, Temperature, TopK, TopP, likelihood_rank, processors, softmax
+from glassgpt.decoding.processors import MinP, Temperature, TopK, TopP, likeliest, processors, softmax
 from glassgpt.errors import UsageError
 
 INF = math.inf
@@ -192,8 +192,12 @@ def test_nan_is_never_hidden(processor, where):
     assert torch.isnan(processor(None, torch.from_numpy(logits))).any()
 
 
-def test_rank_is_zero_for_the_likeliest_and_lower_ids_come_first():
-    assert likelihood_rank(np.array([[1.0, 3.0, 3.0, -INF, 2.0]])).tolist() == [[3, 0, 1, 4, 2]]
+def test_the_likeliest_are_exactly_so_many_and_lower_ids_come_first():
+    values = np.array([[1.0, 3.0, 3.0, -INF, 2.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    ranks = np.array([[3, 0, 1, 4, 2], [0, 1, 2, 3, 4]])
+    for n in range(1, 6):
+        threshold = -np.sort(-values, axis=1)[:, n - 1, None]
+        np.testing.assert_array_equal(likeliest(values, threshold, n), ranks < n)
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

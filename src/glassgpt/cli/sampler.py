@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from glassgpt.errors import UsageError
 
 if TYPE_CHECKING:
-    from glassgpt.interface import LanguageModel, Tokenizer
+    from glassgpt.interface import LanguageModel, LogitsProcessor, Tokenizer
 
 
 def add_sampler(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampler", "applied in this order")
+    group.add_argument(
+        "--repetition-penalty", type=float, metavar="R", help="make tokens that the context holds R times less likely"
+    )
     group.add_argument("--temperature", type=float, default=1.0, metavar="T", help="divide logits by T; 0 is greedy")
     group.add_argument("--top-k", type=int, metavar="K", help="keep the K likeliest tokens")
     group.add_argument("--top-p", type=float, metavar="P", help="keep the likeliest tokens that hold P of the mass")
@@ -21,16 +24,28 @@ def add_sampler(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def processors_of(args: argparse.Namespace) -> list[LogitsProcessor]:
+    """The processors that the options ask for."""
+    from glassgpt.decoding.processors import processors
+
+    return processors(**sampler_of(args))
+
+
 def shaped(model: LanguageModel, args: argparse.Namespace) -> LanguageModel:
     """The model under the sampler that the options ask for."""
-    from glassgpt.decoding.processors import processors
     from glassgpt.decoding.shaped import Shaped
 
-    return Shaped(model, processors(args.temperature, args.top_k, args.top_p, args.min_p))
+    return Shaped(model, processors_of(args))
 
 
 def sampler_of(args: argparse.Namespace) -> dict[str, Any]:
-    return {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p}
+    return {
+        "temperature": args.temperature,
+        "top_k": args.top_k,
+        "top_p": args.top_p,
+        "min_p": args.min_p,
+        "repetition_penalty": args.repetition_penalty,
+    }
 
 
 def context_of(text: str, tokenizer: Tokenizer, what: str) -> tuple[int, ...]:
@@ -43,9 +58,12 @@ def context_of(text: str, tokenizer: Tokenizer, what: str) -> tuple[int, ...]:
         raise UsageError(f"{what} {text!r}: {error}") from None
 
 
-def token_ids(text: str) -> list[int]:
+def token_ids(text: str, option: str = "--tokens") -> list[int]:
     """The ids of `--tokens 1,2,3`."""
     try:
-        return [int(part) for part in text.split(",")]
+        ids = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--tokens wants ids joined by commas, such as 1,0,1; got {text!r}") from None
+        raise UsageError(f"{option} wants ids joined by commas, such as 1,0,1; got {text!r}") from None
+    if any(abs(token) >= 1 << 63 for token in ids):
+        raise UsageError(f"{option} wants ids of a vocabulary, and no such number is one: {text!r}")
+    return ids

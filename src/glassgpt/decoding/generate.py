@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from glassgpt.decoding.draw import Drawn, Ends, Sampler, as_count, as_ends, as_prompt, as_rng
 from glassgpt.decoding.processors import processors
-from glassgpt.decoding.shaped import Shaped
-from glassgpt.errors import UsageError
-from glassgpt.interface import LanguageModel, as_contexts
-from glassgpt.numerics import log_softmax
+from glassgpt.interface import LanguageModel, LogitsProcessor
 
 
 def generate(
@@ -22,19 +20,20 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float | None = None,
-    end_token: int | None = None,
+    repetition_penalty: float | None = None,
+    end_token: Ends = None,
     seed: int = 0,
 ) -> list[int]:
     """The new token ids that follow the prompt `tokens` (ids, at least one); the prompt is not repeated.
 
-    Stops after `max_new_tokens`, or after `end_token`, which is included. `temperature` 0 takes the likeliest token,
-    the lowest id among equals; see `processors` for the rest. The same seed gives the same tokens, as far as the
-    model's logits are the same.
+    Stops after `max_new_tokens`, or after `end_token` (one id or several), which is included. `temperature` 0 takes
+    the likeliest token, the lowest id among equals; see `processors` for the rest. The same seed gives the same
+    tokens, as far as the model's logits are the same.
     """
-    if seed < 0:
-        raise UsageError(f"the seed must be 0 or more, got {seed}")
-    shaped = Shaped(model, processors(temperature, top_k, top_p, min_p))
-    return list(stream(shaped, tokens, max_new_tokens, end_token=end_token, rng=np.random.default_rng(seed)))
+    chosen = processors(temperature, top_k, top_p, min_p, repetition_penalty)
+    rng = as_rng(seed)
+    drawn = stream(model, tokens, max_new_tokens, processors=chosen, end_token=end_token, rng=rng)
+    return [token for token, _ in drawn]
 
 
 def stream(
@@ -42,43 +41,31 @@ def stream(
     tokens: Sequence[int] | np.ndarray,
     max_new_tokens: int,
     *,
-    end_token: int | None = None,
+    processors: Sequence[LogitsProcessor] = (),
+    end_token: Ends = None,
     rng: np.random.Generator,
-) -> Iterator[int]:
-    """As `generate`, from the model as it is, each token as soon as it is drawn."""
-    if max_new_tokens < 0:
-        raise UsageError(f"max_new_tokens must be 0 or more, got {max_new_tokens}")
-    try:
-        prompt = np.asarray(tokens)
-    except ValueError:
-        raise UsageError("expected a prompt of token ids, got lists of unequal length") from None
-    if prompt.ndim != 1 or len(prompt) == 0:
-        raise UsageError(f"expected a prompt of at least one token id, got shape {prompt.shape}")
-    return _stream(model, as_contexts(prompt[None, :], model.vocab_size), max_new_tokens, end_token, rng)
+) -> Iterator[Drawn]:
+    """As `generate`, each token as soon as it is drawn, with its log-probability under `model` before `processors`."""
+    prompt = as_prompt(tokens, model.vocab_size)
+    n = as_count(max_new_tokens, "max_new_tokens")
+    ends = as_ends(end_token, model.vocab_size)
+    return _stream(model, prompt, n, Sampler(processors, model.context_length), ends, rng)
 
 
 def _stream(
-    model: LanguageModel, prompt: np.ndarray, max_new_tokens: int, end_token: int | None, rng: np.random.Generator
-) -> Iterator[int]:
+    model: LanguageModel,
+    prompt: np.ndarray,
+    max_new_tokens: int,
+    sampler: Sampler,
+    ends: frozenset[int],
+    rng: np.random.Generator,
+) -> Iterator[Drawn]:
     session = model.session()
-    fed = prompt
+    window = fed = prompt
     for _ in range(max_new_tokens):
-        token = sample(session.feed(fed)[0], rng)
-        yield token
-        if token == end_token:
+        (drawn,) = sampler(window, session.feed(fed), [rng])
+        yield drawn
+        if drawn.token in ends:
             return
-        fed = np.array([[token]])
-
-
-def sample(logits: np.ndarray, rng: np.random.Generator) -> int:
-    """Draw one token from the softmax of `logits` (vocab_size,). A token at -inf is never drawn.
-
-    Excluded tokens are taken out *before* the draw instead of being given probability 0 in it: samplers that keep them
-    have drawn them (PyTorch issues 192812 and 192577). One uniform number of 53 bits is compared with the cumulative
-    sum in float64, so a token rarer than about 1e-16 is never drawn, although the chain counts it.
-    """
-    allowed = np.flatnonzero(~np.isneginf(logits))
-    probs = np.exp(log_softmax(np.asarray(logits)[allowed]))  # raises NumericalError for NaN, inf, or nothing allowed
-    cumulative = np.cumsum(probs)
-    drawn = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
-    return int(allowed[min(int(drawn), len(allowed) - 1)])
+        fed = np.array([[drawn.token]])
+        window = np.append(window, fed, axis=1)[:, -model.context_length :]

@@ -103,11 +103,11 @@ class TopP:
         if self.p == 1:  # everything: a rounded cumulative sum must not cut the far tail
             return logits
         xp = array_namespace(logits)
-        probs = softmax(logits)
-        falling = xp.flip(xp.sort(probs, axis=-1, stable=False), axis=-1)
-        held = xp.cumulative_sum(falling, axis=-1)
-        n_kept = 1 + xp.sum(xp.astype(held[..., :-1] < self.p, xp.int64), axis=-1, keepdims=True)
-        return exclude(logits, ~likeliest(probs, xp.take_along_axis(falling, n_kept - 1, axis=-1), n_kept))
+        falling = xp.flip(xp.sort(logits, axis=-1, stable=False), axis=-1)
+        n_possible = int(xp.max(xp.count_nonzero(falling > -math.inf, axis=-1)))  # few of them after top-k
+        held = xp.cumulative_sum(softmax(falling[..., : max(n_possible, 1)]), axis=-1)
+        n_kept = 1 + xp.count_nonzero(held[..., :-1] < self.p, axis=-1, keepdims=True)
+        return exclude(logits, ~likeliest(logits, xp.take_along_axis(falling, n_kept - 1, axis=-1), n_kept))
 
 
 @dataclass(frozen=True)

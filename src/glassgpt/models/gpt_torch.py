@@ -215,7 +215,9 @@ class GPT(nn.Module, LanguageModel):
         return x
 
     def next_token_logits(self, contexts: Array) -> Array:
-        return self._answer(contexts, lambda tokens: self.lm_head(self.hidden(tokens[:, -self.context_length :])[:, -1]))
+        return self._answer(
+            contexts, lambda tokens: self.lm_head(self.hidden(tokens[:, -self.context_length :])[:, -1])
+        )
 
     def sequence_logits(self, tokens: Array) -> Array:
         if not isinstance(tokens, Tensor):

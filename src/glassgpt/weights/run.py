@@ -1,6 +1,6 @@
 """The run folder: all that a training run leaves behind, in files that are whole or not there.
 
-    config.json             the model's shape, in Hugging Face's GPT-2 keys
+    config.json             the model's shape, in Hugging Face's keys
     model.safetensors       its weights, once training is done
     tokenizer.json          its words, in the format of the tokenizers library
     generation_config.json  how it is sampled if nobody says otherwise
@@ -27,23 +27,19 @@ from safetensors.numpy import save
 from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.files import write_atomically
 from glassgpt.models.config import GPTConfig
+from glassgpt.interface import Tokenizer
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
-from glassgpt.weights.tensors import check_tensors, read_tensors, tensors_of, torch_gpt
+from glassgpt.weights.bundle import Bundle
+from glassgpt.weights.hf_config import config_from_hf, config_to_hf, model_type_of
+from glassgpt.weights.hf_names import hf_tensors, our_parameters
+from glassgpt.weights.stored import StoredTensor
+from glassgpt.weights.tensors import check_tensors, read_parameters, read_tensors, tensors_of, torch_gpt
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
-CONFIG_KEYS = {"n_positions": "context_length", "vocab_size": "vocab_size", "n_layer": "n_layer", "n_head": "n_head",
-               "n_embd": "n_embd", "bias": "bias"}  # fmt: skip
 SETTINGS = ("config.json", "tokenizer.json", "generation_config.json", "run.toml")
-FIXED_CONFIG = {
-    "architectures": ["GPT2LMHeadModel"],
-    "model_type": "gpt2",
-    "activation_function": "gelu",
-    "layer_norm_epsilon": 1e-5,
-    "tie_word_embeddings": True,
-}
 
 
 class Run:
@@ -82,7 +78,7 @@ class Run:
         write_atomically(path / MANIFEST, _json(_manifest({})))
         run = cls(path)
         settings = (
-            _json(config_to_json(config)),
+            _json(config_to_hf(config)),
             _json(tokenizer_to_json(tokenizer)),
             _json({"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}),
             tomli_w.dumps(recipe).encode(),
@@ -99,10 +95,10 @@ class Run:
 
     @property
     def config(self) -> GPTConfig:
-        return config_from_json(self._json("config.json"), self.path / "config.json")
+        return config_from_hf(self._json("config.json"), self.path / "config.json")
 
     @property
-    def tokenizer(self) -> CharacterTokenizer:
+    def tokenizer(self) -> Tokenizer:
         return tokenizer_from_json(self._json("tokenizer.json"), self.path / "tokenizer.json")
 
     @property
@@ -124,12 +120,22 @@ class Run:
 
     def model(self, step: int | None = None) -> GPT:
         """The trained model, or the one after `step` updates; of an unfinished run, the newest kept."""
+        bundle = self.bundle(step)
+        return torch_gpt(read_parameters(bundle), bundle.config)
+
+    def bundle(self, step: int | None = None) -> Bundle:
+        """As `model`, with the weights as what a file holds."""
         config = self.config
         if step is None and self.is_finished:
-            tensors = read_tensors(self._read("model.safetensors"), self.path / "model.safetensors")
-            check_tensors(tensors, config, self.path / "model.safetensors")
-            return torch_gpt(tensors, config)
-        return torch_gpt(self.checkpoint(self._kept(step), config)[0], config)
+            path = self.path / "model.safetensors"
+            tensors = read_tensors(self._read(path.name), path)
+            stored = {name: StoredTensor.of(value) for name, value in tensors.items()}
+            parameters = our_parameters(stored, config, model_type_of(config), path)
+        else:
+            weights, _ = self.checkpoint(self._kept(step), config)
+            parameters = {name: StoredTensor.of(value) for name, value in weights.items()}
+        at = "" if step is None else f"@{step}"
+        return Bundle("run folder", f"{self.path}{at}", config, parameters, lambda: self.tokenizer)
 
     def checkpoint(self, step: int, config: GPTConfig) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Weights and optimizer state after `step` updates."""
@@ -161,7 +167,8 @@ class Run:
 
     def save_model(self, model: GPT) -> None:
         """Write the finished model, and list the metrics, which change no more: from now on the run is complete."""
-        model_file = save(tensors_of(model), metadata={"format": "pt"})
+        tensors = hf_tensors(tensors_of(model), model.config, model_type_of(model.config))
+        model_file = save(tensors, metadata={"format": "pt"})
         self._write({METRICS: (self.path / METRICS).read_bytes(), "model.safetensors": model_file})
 
     def save_metrics(self, rows: list[dict[str, Any]]) -> None:
@@ -211,33 +218,6 @@ def is_run(path: Path | str) -> bool:
 
 def checkpoint_name(step: int) -> str:
     return f"checkpoints/step-{step:06d}.safetensors"
-
-
-def config_to_json(config: GPTConfig) -> dict[str, Any]:
-    return FIXED_CONFIG | {key: getattr(config, field) for key, field in CONFIG_KEYS.items()}
-
-
-def config_from_json(content: Any, source: Path) -> GPTConfig:
-    """The shape that a config.json states. Raises DamagedFileError for a key that is missing, unknown or wrong."""
-    if not isinstance(content, dict):
-        raise DamagedFileError(f"{source} should hold an object, and holds {type(content).__name__}")
-    for key, value in FIXED_CONFIG.items():
-        if content.get(key) != value:
-            raise DamagedFileError(f"{source}: {key} should be {value!r}, and is {content.get(key)!r}")
-    if unknown := sorted(content.keys() - FIXED_CONFIG.keys() - CONFIG_KEYS.keys()):
-        raise DamagedFileError(
-            f"{source}: this version does not know the key {unknown[0]!r}, which may change the model"
-        )
-    if missing := sorted(CONFIG_KEYS.keys() - content.keys()):
-        raise DamagedFileError(f"{source} lacks the key {missing[0]!r}")
-    for key in CONFIG_KEYS:
-        kind = bool if key == "bias" else int
-        if type(content[key]) is not kind:
-            raise DamagedFileError(f"{source}: {key} should be of type {kind.__name__}, and is {content[key]!r}")
-    try:
-        return GPTConfig(**{field: content[key] for key, field in CONFIG_KEYS.items()})
-    except UsageError as error:
-        raise DamagedFileError(f"{source}: {error}") from None
 
 
 def _refuse_other_recipe(run: Run, recipe: dict[str, Any]) -> None:

@@ -23,3 +23,10 @@ class StoredTensor:
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], np.ndarray]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> StoredTensor:
+        """A tensor that is in memory already."""
+        return cls(
+            array.shape, {"float64": "F64", "float32": "F32"}.get(array.dtype.name, array.dtype.name), lambda: array
+        )

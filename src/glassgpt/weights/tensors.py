@@ -1,6 +1,6 @@
-"""A GPT's parameters as named tensors in files, under GPT-2's own names and in its own orientation.
+"""A GPT's parameters as named tensors, under GPT-2's own names and in its own orientation, and the models made of them.
 
-Linear matrices lie in files as GPT-2 has them, (in, out), which is how `gpt_array` reads them; torch's Linear holds the
+Linear matrices lie in GPT-2's files as (in, out), which is how `gpt_array` reads them; torch's Linear holds the
 transpose. Loading is strict: every name, shape and dtype is what the config asks for, and nothing is left over or made
 up.
 """
@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from glassgpt.errors import DamagedFileError, NumericalError
+from glassgpt.errors import DamagedFileError, NumericalError, TooLargeError
 from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_array import ArrayGPT
+from glassgpt.weights.bundle import Bundle
 
 if TYPE_CHECKING:
+    import torch
+
     from glassgpt.models.gpt_torch import GPT
 
 LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
@@ -36,10 +40,17 @@ def check_tensors(tensors: Mapping[str, np.ndarray], config: GPTConfig, source: 
         tensor = tensors[name]
         if tensor.shape != shape:
             raise DamagedFileError(f"{source}: {name} should be of shape {shape} by config.json, and is {tensor.shape}")
-        if tensor.dtype not in (np.float32, np.float64):
-            raise DamagedFileError(f"{source}: {name} should be float32 or float64, and is {tensor.dtype}")
-        if not np.isfinite(tensor).all():
-            raise NumericalError(f"{source}: {name} holds NaN or infinity: the training that wrote it diverged")
+        check_numbers(name, tensor, str(source))
+
+
+def check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
+    """Raise DamagedFileError unless these are float32 or float64, NumericalError unless all of them are finite."""
+    if tensor.dtype not in (np.float32, np.float64):
+        raise DamagedFileError(f"{source}: {name} should be float32 or float64, and is {tensor.dtype}")
+    if not np.isfinite(tensor).all():
+        raise NumericalError(
+            f"{source}: {name} holds NaN or infinity: the training that wrote it diverged, or the file is damaged"
+        )
 
 
 def read_tensors(content: bytes, source: Path) -> dict[str, np.ndarray]:
@@ -50,33 +61,93 @@ def read_tensors(content: bytes, source: Path) -> dict[str, np.ndarray]:
         raise DamagedFileError(f"{source} is not a whole safetensors file ({error}): restore it from a copy") from None
 
 
+def read_parameters(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Every parameter of a bundle, under our names, in memory. Raises TooLargeError before the first if they won't fit,
+    DamagedFileError or NumericalError for what isn't as the file promised."""
+    refuse_if_too_large(bundle, bytes_each=4)
+    return {name: _read(name, bundle) for name in bundle.parameters}
+
+
+def _read(name: str, bundle: Bundle) -> np.ndarray:
+    value = bundle.parameters[name].read()
+    expected = bundle.parameters[name].shape
+    if value.shape != expected:
+        raise DamagedFileError(f"{bundle.place}: {name} was announced as {expected}, and is {value.shape}")
+    check_numbers(name, value, bundle.place)
+    return value
+
+
+def refuse_if_too_large(bundle: Bundle, bytes_each: float) -> None:
+    needed, available = bundle.config.n_parameters * bytes_each, psutil.virtual_memory().available
+    if needed > available:
+        raise TooLargeError(
+            f"{bundle.place} has {bundle.config.n_parameters:,} parameters, which need {needed / 1e9:,.1f} GB, and "
+            f"{available / 1e9:.1f} GB are free: load it as bfloat16 or int8, or free some memory"
+        )
+
+
 def tensors_of(model: GPT) -> dict[str, np.ndarray]:
-    """A torch GPT's parameters as files hold them: contiguous arrays of their own."""
+    """A torch GPT's parameters as files hold them: contiguous float32 or float64 arrays of their own."""
     return {
-        name: _turned(name, value.detach().cpu().numpy())
+        name: np.array(turned(name, _as_numpy(value)), order="C")
         for name, value in model.state_dict().items()
-        if name != "lm_head.weight" or not model.config.tied
+        if name != "lm_head.weight" or not model.config.tied  # tied to wte.weight
     }
+
+
+def _as_numpy(value: torch.Tensor) -> np.ndarray:
+    value = value.detach().cpu()
+    return (value.float() if value.itemsize < 4 else value).numpy()
 
 
 def torch_gpt(tensors: Mapping[str, np.ndarray], config: GPTConfig) -> GPT:
     """A torch GPT with these parameters, in their dtype."""
+    return _assembled({name: _tensor(name, np.array(value), None) for name, value in tensors.items()}, config)
+
+
+def load_torch_gpt(bundle: Bundle, dtype: str = "float32") -> GPT:
+    """A bundle's model in torch, in float32, float64, bfloat16 or float16, read tensor by tensor.
+
+    Raises TooLargeError before anything is read if it won't fit in memory.
+    """
+    import torch
+
+    kind: torch.dtype = getattr(torch, dtype)
+    refuse_if_too_large(bundle, bytes_each=kind.itemsize)
+    return _assembled({name: _tensor(name, _read(name, bundle), kind) for name in bundle.parameters}, bundle.config)
+
+
+def _assembled(tensors: Mapping[str, torch.Tensor], config: GPTConfig) -> GPT:
+    """The model around given tensors: made without weights of its own, so that none can stay as they were drawn."""
     import torch
 
     from glassgpt.models.gpt_torch import GPT
 
-    model = GPT(config)
-    model.to(torch.from_numpy(tensors["wte.weight"][:0].copy()).dtype)
-    load_into(model, tensors)
+    with torch.device("meta"):
+        model = GPT(config)
+    state = {name: torch.nn.Parameter(value) for name, value in tensors.items()}
+    if config.tied:
+        state["lm_head.weight"] = state["wte.weight"]
+    model.load_state_dict(state, assign=True)
     return model
+
+
+def _tensor(name: str, value: np.ndarray, dtype: torch.dtype | None) -> torch.Tensor:
+    import torch
+
+    value = np.ascontiguousarray(turned(name, value))
+    if not value.flags.writeable:
+        value = value.copy()
+    tensor = torch.from_numpy(value)
+    return tensor if dtype is None else tensor.to(dtype)
 
 
 def load_into(model: GPT, tensors: Mapping[str, np.ndarray]) -> None:
     """Set the parameters of a torch GPT."""
     import torch
 
-    state = {name: torch.from_numpy(_turned(name, value)) for name, value in tensors.items()}
-    model.load_state_dict(state if model.config.tied is False else state | {"lm_head.weight": state["wte.weight"]})
+    state = {name: torch.from_numpy(np.array(turned(name, value), order="C")) for name, value in tensors.items()}
+    model.load_state_dict(state | ({"lm_head.weight": state["wte.weight"]} if model.config.tied else {}))
 
 
 def array_gpt(tensors: Mapping[str, np.ndarray], config: GPTConfig) -> ArrayGPT:
@@ -84,5 +155,6 @@ def array_gpt(tensors: Mapping[str, np.ndarray], config: GPTConfig) -> ArrayGPT:
     return ArrayGPT(config, tensors)
 
 
-def _turned(name: str, value: np.ndarray) -> np.ndarray:
-    return np.array(value.T if name.endswith(LINEAR) else value, order="C")
+def turned(name: str, value: np.ndarray) -> np.ndarray:
+    """A Linear matrix in the other orientation, anything else as it is."""
+    return value.T if name.endswith(LINEAR) else value
