@@ -7,12 +7,12 @@ from pathlib import Path
 from glassgpt.errors import UsageError
 from glassgpt.interface import LanguageModel, Tokenizer
 from glassgpt.weights.bundle import Bundle
-from glassgpt.weights.gguf_model import read_gguf_bundle
+from glassgpt.weights.gguf_model import read_gguf_model
 from glassgpt.weights.hf_folder import is_hf_folder, read_hf_folder
-from glassgpt.weights.hub import GPT2_REPOS, is_repo_id, pull, pull_repo
+from glassgpt.weights.hub import GPT2_REPOS, is_repo_id, pull
 from glassgpt.weights.quantised import FORMATS, load_model
 from glassgpt.weights.run import Run, is_run
-from glassgpt.weights.tf_checkpoint import is_tf_checkpoint, read_tf_bundle
+from glassgpt.weights.tf_folder import is_tf_checkpoint, read_tf_folder
 
 REFS = "a run folder, a Hugging Face folder or repo id, gpt2 to gpt2-xl, smollm2, an OpenAI checkpoint folder, or a .gguf file"
 
@@ -53,16 +53,15 @@ def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Bundle:
     path = Path(ref)
     if path.is_dir() and not is_run(path):
         if is_tf_checkpoint(path):
-            return read_tf_bundle(path)
+            return read_tf_folder(path)
         if is_hf_folder(path):
             return read_hf_folder(path, allow_pickle=allow_pickle)
     elif path.suffix.lower() == ".gguf":
-        return read_gguf_bundle(path)
+        return read_gguf_model(path)
     elif not path.exists():
-        if name == "smollm2":
-            return read_gguf_bundle(pull(name)) if pull(name).suffix == ".gguf" else read_hf_folder(pull(name))
-        if name in GPT2_REPOS or is_repo_id(name):
-            return read_hf_folder(pull_repo(GPT2_REPOS.get(name, name)), allow_pickle=allow_pickle)
+        if name == "smollm2" or name in GPT2_REPOS or is_repo_id(name):
+            fetched = pull(name)
+            return read_gguf_model(fetched) if fetched.is_file() else read_hf_folder(fetched)
     run, step = open_run(ref)
     return run.bundle(step)
 

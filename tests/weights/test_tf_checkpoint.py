@@ -501,7 +501,7 @@ NAME = b"model/ln_f/b"
         (NAME, bytes_field(7, b"x"), "only slices"),
         (b"\0\1slice", b"", "slices of a partitioned variable"),
         (b"\xff", b"", "is not UTF-8"),
-        (b"n" * 513, b"", "longer than 512"),
+        (b"n" * 257, b"", "longer than 256"),
     ],
 )
 def test_messages_that_mean_nothing_are_refused(tiny, key, value, message):
@@ -535,7 +535,7 @@ def raw_entry(shared, own, length, rest=b""):
         (one_block(b"\xff" * 50), "does not end"),
         (one_block(raw_entry(0, 1, 0, b"a") * 2), "one is there twice"),
         (one_block(raw_entry(0, 1, 0, b"b") + raw_entry(0, 1, 0, b"a")), "not in order"),
-        (one_block(raw_entry(0, 512, 0, b"a" * 512) + raw_entry(512, 1, 0, b"a") * 1000), "longer than 512"),
+        (one_block(raw_entry(0, 256, 0, b"a" * 256) + raw_entry(256, 1, 0, b"a") * 1000), "longer than 256"),
         (table_of([(b"", b"z")]), "shorter than its list of restarts"),
         (table_of([(b"\xff" * 4, b"z")]), "shorter than its list of restarts"),
         (table_of([]), "no header"),
@@ -560,7 +560,7 @@ def test_a_small_file_that_is_huge_is_not_read(tiny, name):
     with_two_checkpoints(tiny)
     (tiny / "checkpoint").write_text('model_checkpoint_path: "model.ckpt"')
     os.truncate(tiny / name, 2**40)  # without using the disk
-    refused(tiny, f"{name} has more than the 4194304 bytes")
+    refused(tiny, f"{name} has more than the 1048576 bytes")
 
 
 # ---- names and sizes that are not the model's --------------------------------------------------------------------

@@ -135,14 +135,15 @@ class GoingOn:
         from glassgpt.decoding.text import TextStream
 
         drawn = self.drawn(i)
+        text: str | None = None
         if self.tokenizer is None:
             pairs = list(drawn)
             tokens, logprobs = [token for token, _ in pairs], [logprob for _, logprob in pairs]
-            reason, text = "stop" if tokens and tokens[-1] in self.ends else "length", None
+            reason = "stop" if tokens and tokens[-1] in self.ends else "length"
         else:
             stream = TextStream(drawn, self.tokenizer, stop=self.args.stop, ends=self.ends)
             text = "".join(stream)
-            tokens, logprobs, reason = stream.tokens, stream.logprobs, stream.finish_reason
+            tokens, logprobs, reason = stream.tokens, stream.logprobs, str(stream.finish_reason)
         told = self.spelled(tokens, text) | logprobs_of(logprobs) | {"finish_reason": reason}
         if isinstance(drawn, SpeculativeStream):
             told["speculation"] = {"drafted": drawn.n_drafted, "accepted": drawn.n_accepted, "calls": drawn.n_calls}
@@ -180,7 +181,7 @@ class GoingOn:
 
         args = self.args
         penalty = 1.0 if args.length_penalty is None else args.length_penalty
-        options = {"length_penalty": penalty, "end_token": self.ends}
+        options: dict[str, Any] = {"length_penalty": penalty, "end_token": self.ends}
         beams = beam_search(self.model, self.prompt, args.max_new_tokens, args.beams, **options)
         if not beams and args.max_new_tokens:
             raise GlassGPTError("the model has nothing possible to say after this prompt, and no beam ends")

@@ -55,9 +55,15 @@ def sample(logits: np.ndarray, rng: np.random.Generator) -> int:
     have drawn them (PyTorch issues 192812 and 192577). One uniform number of 53 bits is compared with the cumulative
     sum in float64, so a token rarer than about 1e-16 is never drawn, although the chain counts it.
     """
-    allowed = np.flatnonzero(~np.isneginf(logits))
-    probs = np.exp(log_softmax(np.asarray(logits)[allowed]))  # raises NumericalError for NaN, inf, or nothing allowed
-    return int(allowed[draw(probs, rng)])
+    logits = np.asarray(logits, dtype=np.float64)
+    top = np.max(logits)
+    if not np.isfinite(top):
+        log_softmax(logits)  # raises the NumericalError that says what is wrong: NaN, inf, or nothing allowed
+    excluded = np.isneginf(logits)
+    if not excluded.any():
+        return draw(np.exp(logits - top), rng)
+    allowed = np.flatnonzero(~excluded)
+    return int(allowed[draw(np.exp(logits[allowed] - top), rng)])
 
 
 def draw(probs: np.ndarray, rng: np.random.Generator) -> int:

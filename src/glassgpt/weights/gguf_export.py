@@ -44,13 +44,15 @@ def export_gguf(
     matrices are F16); vectors and learned positions are always F32. Without a tokenizer, llama.cpp takes ids only.
     Raises UsageError for what llama.cpp can't compute or hold, NumericalError for NaN or infinity.
     """
+    from gguf import GGUFWriter
+
     architecture = exportable_architecture(config)
     if dtype not in DTYPES:
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     _check_shapes(params, config)
     words = _words(tokenizer, config) if tokenizer is not None else None
     with _replacing(path) as temporary:
-        writer = _silent_writer(temporary, architecture)
+        writer = GGUFWriter(temporary, architecture)
         try:
             _add_settings(writer, config, architecture, name or path.stem, dtype)
             _add_words(writer, words, tokenizer, chat_template)
@@ -93,12 +95,6 @@ def _check_shapes(params: Mapping[str, np.ndarray], config: GPTConfig) -> None:
 
 
 # ---- metadata --------------------------------------------------------------------------------------------------------
-
-
-def _silent_writer(path: Path, architecture: str) -> gguf.GGUFWriter:
-    from gguf import GGUFWriter
-
-    return GGUFWriter(path, architecture)
 
 
 def _add_settings(writer: gguf.GGUFWriter, config: GPTConfig, architecture: str, name: str, dtype: str) -> None:

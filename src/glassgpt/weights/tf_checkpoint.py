@@ -37,8 +37,8 @@ from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.weights.stored import StoredTensor
 
 CURE = "restore it from a copy or download it again"
-LARGEST_SMALL_FILE = 4 << 20  # that of GPT-2 XL with its optimizer's state has an index of about 0.1 MB
-LONGEST_NAME = 512  # bounds what names with shared prefixes can grow to in memory
+LARGEST_SMALL_FILE = 1 << 20  # that of GPT-2 XL with its optimizer's state has an index of about 0.1 MB
+LONGEST_NAME = 256  # bounds what names with shared prefixes can grow to in memory
 FOOTER, TRAILER = 48, 5
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 CHUNK = 1 << 20
