@@ -6,8 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from glassgpt.decoding.draw import sample
+from glassgpt.decoding.draw import logprob_of, sample
+from glassgpt.decoding.processors import RepetitionPenalty, Temperature, TopK
 from glassgpt.decoding.generate import generate, stream
+from glassgpt.decoding.shaped import Shaped
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.interface import LanguageModel
 from glassgpt.models.config import GPTConfig
@@ -203,9 +205,6 @@ def test_a_model_that_gives_nan_writes_no_text(settings):
 def test_bigrams_of_a_generated_text_are_the_models():
     model = NGram(TEXT, 4, n=2)
     tokens = [0, *generate(model, [0], 20_000, temperature=0.8, top_k=3, seed=4)]
-    from glassgpt.decoding.processors import Temperature, TopK
-    from glassgpt.decoding.shaped import Shaped
-
     probs = np.exp(log_softmax(Shaped(model, [Temperature(0.8), TopK(3)]).context_table()))
     counts = np.zeros((4, 4))
     for before, after in pairwise(tokens):
@@ -231,3 +230,57 @@ def test_a_stream_gives_each_token_as_it_is_drawn():
     assert asked == [[[0]]]
     assert [drawn.token for drawn in tokens] == [1, 1]
     assert asked == [[[0]], [[0, 1]], [[1, 1]]]
+
+
+# ---- log-probabilities and processors --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shaping", [[], [Temperature(0.5), TopK(2)], [Temperature(0)], [RepetitionPenalty(3.0)]])
+def test_a_stream_tells_the_models_own_log_probabilities_whatever_the_sampler(shaping):
+    text = [0, 1]
+    for token, logprob in stream(TRIGRAM, [0, 1], 30, processors=shaping, rng=np.random.default_rng(1)):
+        assert logprob == pytest.approx(TRIGRAM.next_token_logits([text])[0, token], abs=1e-14)
+        text.append(token)
+
+
+def test_log_probabilities_of_float32_logits_are_right_to_single_precision():
+    logits = np.random.default_rng(0).normal(0, 4, 50_257).astype(np.float32)
+    exact = log_softmax(logits)
+    for token in (0, 7, int(np.argmax(logits)), int(np.argmin(logits))):
+        assert logprob_of(logits, token) == pytest.approx(exact[token], abs=1e-6)
+    assert logprob_of(logits.astype(np.float16), 3) == pytest.approx(
+        log_softmax(logits.astype(np.float16))[3], abs=1e-5
+    )
+    assert logprob_of(np.array([0.0, -INF]), 1) == -INF
+
+
+@pytest.mark.parametrize("logits", [[np.nan, 0.0], [0.0, INF], [-INF, -INF]])
+def test_there_is_no_log_probability_under_logits_that_mean_nothing(logits):
+    with pytest.raises(NumericalError):
+        logprob_of(np.array(logits), 0)
+
+
+def test_a_text_is_drawn_from_the_shaped_model():
+    shaping = [RepetitionPenalty(1.5), Temperature(0.7), TopK(3)]
+    rng = np.random.default_rng(2)
+    shaped, text = Shaped(TRIGRAM, shaping), [3, 1]
+    for _ in range(40):
+        text.append(sample(shaped.next_token_logits([text])[0], rng))
+    assert generate(TRIGRAM, [3, 1], 40, repetition_penalty=1.5, temperature=0.7, top_k=3, seed=2) == text[2:]
+
+
+def test_greedy_with_a_repetition_penalty_leaves_what_it_said():
+    assert generate(Fixed([3.0, 2.0, 1.9]), [2], 4, temperature=0, repetition_penalty=2.0) == [0, 1, 2, 0]
+
+
+def test_several_tokens_can_end_a_text():
+    free = generate(TRIGRAM, [0], 200, seed=2)
+    ended = generate(TRIGRAM, [0], 200, end_token=(1, 3), seed=2)
+    assert ended == free[: min(free.index(1), free.index(3)) + 1]
+
+
+@pytest.mark.parametrize("wrong", [{"end_token": 4}, {"end_token": -1}, {"end_token": [0, 9]}, {"seed": -1}, {"seed": 0.5},
+                                   {"max_new_tokens": 2.5}, {"max_new_tokens": math.nan}, {"end_token": "a"}])  # fmt: skip
+def test_ends_seeds_and_numbers_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(UsageError):
+        generate(TRIGRAM, [0], **{"max_new_tokens": 3} | wrong)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from glassgpt.decoding.processors import MinP, Temperature, TopK, TopP, likeliest, processors, softmax
+from glassgpt.decoding.processors import (
+    MinP,
+    RepetitionPenalty,
+    Temperature,
+    TopK,
+    TopP,
+    likeliest,
+    processors,
+    softmax,
+)
 from glassgpt.errors import UsageError
 
 INF = math.inf
@@ -102,11 +111,13 @@ def test_min_p_keeps_what_is_likely_enough_and_equals_together():
     assert kept(MinP(0.0), [[0.0, -745.0, -INF]]) == [0, 1]
 
 
-def test_the_usual_four_apply_in_order_and_idle_ones_are_left_out():
+def test_the_usual_five_apply_in_order_and_idle_ones_are_left_out():
     assert processors() == []
     assert processors(1.0, None, None, None) == []
     assert processors(0.7, 40, 0.9, 0.1) == [Temperature(0.7), TopK(40), TopP(0.9), MinP(0.1)]
     assert processors(0, None, 1.0, 0.0) == [Temperature(0), TopP(1.0), MinP(0.0)]
+    assert processors(0.7, repetition_penalty=1.2) == [RepetitionPenalty(1.2), Temperature(0.7)]
+    assert processors(repetition_penalty=1.0) == []
 
 
 def test_top_p_after_top_k_counts_the_mass_that_is_left():
@@ -114,6 +125,76 @@ def test_top_p_after_top_k_counts_the_mass_that_is_left():
     for processor in processors(top_k=2, top_p=0.66):  # of the half and the quarter the half now holds 2/3
         logits = processor(None, logits)
     assert np.flatnonzero(~np.isneginf(logits[0])).tolist() == [1]
+
+
+# ---- repetition penalty ----------------------------------------------------------------------------------------------
+
+
+def test_a_token_of_the_context_is_divided_if_positive_and_multiplied_if_not():
+    logits = np.array([[3.0, -3.0, 0.0, 5.0, -INF], [3.0, -3.0, 0.0, 5.0, -1.0]])
+    shaped = RepetitionPenalty(2.0)(np.array([[0, 1, 1, 2, 0, 4], [3, 3, 3, 3, 3, 3]]), logits)
+    np.testing.assert_array_equal(shaped, [[1.5, -6.0, 0.0, 5.0, -INF], [3.0, -3.0, 0.0, 2.5, -1.0]])
+
+
+def test_a_penalty_below_one_invites_repetition():
+    shaped = RepetitionPenalty(0.5)(np.array([[0, 1]]), np.array([[3.0, -3.0, 1.0]]))
+    np.testing.assert_array_equal(shaped, [[6.0, -1.5, 1.0]])
+
+
+def random_contexts(batch=50):
+    return np.random.default_rng(1).integers(0, 7, (batch, 4))
+
+
+@pytest.mark.parametrize("penalty", [0.5, 1.3, 40.0])
+def test_the_repetition_penalty_is_that_of_transformers(penalty):
+    transformers = pytest.importorskip("transformers")
+    logits, contexts = random_logits(), random_contexts()
+    theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)
+    expected = theirs(torch.from_numpy(contexts), torch.from_numpy(logits).clone())
+    np.testing.assert_allclose(RepetitionPenalty(penalty)(contexts, logits), expected.numpy(), rtol=1e-15)
+
+
+def test_the_repetition_penalty_is_the_same_on_every_kind_of_array_and_row_by_row():
+    logits, contexts = random_logits(), random_contexts()
+    before = logits.copy()
+    penalty = RepetitionPenalty(1.7)
+    expected = penalty(contexts, logits)
+    np.testing.assert_array_equal(logits, before)
+    there = penalty(torch.from_numpy(contexts), torch.from_numpy(logits))
+    assert isinstance(there, torch.Tensor)
+    np.testing.assert_allclose(there.numpy(), expected, rtol=1e-15)
+    alone = [penalty(context[None], row[None])[0] for context, row in zip(contexts, logits, strict=True)]
+    np.testing.assert_array_equal(alone, expected)
+    xp = pytest.importorskip("array_api_strict")
+    np.testing.assert_array_equal(np.asarray(penalty(xp.asarray(contexts), xp.asarray(logits))), expected)
+
+
+def test_the_repetition_penalty_hides_no_nan():
+    logits = np.array([[0.5, np.nan, 1.0]])
+    for context in ([[0]], [[1]]):
+        assert np.isnan(RepetitionPenalty(2.0)(np.array(context), logits)[0, 1])
+
+
+# ---- a long vocabulary -----------------------------------------------------------------------------------------------
+
+
+def by_sorting_ids(probs, n_or_p):
+    """The rules for ties written out: order the ids by falling value, lower ids first."""
+    order = np.lexsort((np.arange(len(probs)), -probs))
+    before = np.concatenate([[0.0], np.cumsum(probs[order])[:-1]])
+    return set(order[:n_or_p] if isinstance(n_or_p, int) else order[before < n_or_p])
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 9])
+def test_top_k_and_top_p_of_a_long_vocabulary_are_what_sorting_the_ids_gives(decimals):
+    logits = np.random.default_rng(decimals).normal(0, 2, (3, 5000)).round(decimals)
+    logits[:, ::7] = -INF
+    probs = softmax(logits)
+    for row in range(3):
+        for k in (1, 40, 4000):
+            assert set(kept(TopK(k), logits[row : row + 1])) == by_sorting_ids(logits[row], k) - set(range(0, 5000, 7))
+        for p in (0.01, 0.5, 0.95):
+            assert set(kept(TopP(p), logits[row : row + 1])) == by_sorting_ids(probs[row], p)
 
 
 # ---- every row on its own, every kind of array -----------------------------------------------------------------------
@@ -211,7 +292,13 @@ def test_a_temperature_that_means_nothing_is_refused(value):
         processors(temperature=value)
 
 
-@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize("value", [0, -1.2, math.nan, INF, 1e300, 1e-300])
+def test_a_repetition_penalty_that_means_nothing_is_refused(value):
+    with pytest.raises(UsageError, match="repetition penalty"):
+        processors(repetition_penalty=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, math.nan])
 def test_a_top_k_below_one_is_refused(value):
     with pytest.raises(UsageError, match="top-k"):
         processors(top_k=value)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from glassgpt.check import check_model
-from glassgpt.decoding.processors import MinP, Temperature, TopK, TopP
+from glassgpt.decoding.processors import MinP, RepetitionPenalty, Temperature, TopK, TopP
 from glassgpt.decoding.shaped import Shaped
 from glassgpt.errors import UsageError
 from glassgpt.interface import LanguageModel, every_context
@@ -71,6 +71,11 @@ def test_a_processor_sees_the_window_alone_by_every_door():
     contexts = np.concatenate(list(every_context(4, 2)))
     assert np.isneginf(np.take_along_axis(table, contexts, axis=1)).all()
     np.testing.assert_array_equal(shaped.next_token_logits([[3, 0, 1]]), table[[0 * 4 + 1]])
+
+
+def test_with_a_repetition_penalty_a_model_is_still_a_model():
+    for model in (bigram(), GPT(GPTConfig(5, 3, 1, 1, 4))):
+        check_model(Shaped(model, [RepetitionPenalty(1.5), Temperature(0.8)]), tolerance=1e-5)
 
 
 def test_float32_logits_are_shaped_in_float64():

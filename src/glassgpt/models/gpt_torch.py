@@ -230,7 +230,7 @@ class GPT(nn.Module, LanguageModel):
         return torch.stack([self.next_token_logits(prefix) for prefix in prefixes], dim=1)
 
     def session(self, batch_size: int = 1) -> Session:
-        return CachedSession(self, batch_size)
+        return CachedSession(self, KVCache.empty(self, batch_size), np.empty((batch_size, 0), dtype=np.int64))
 
     def _answer(self, tokens: Array, function: Callable[[Tensor], Tensor]) -> Array:
         if isinstance(tokens, Tensor):

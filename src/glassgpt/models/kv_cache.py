@@ -8,7 +8,7 @@ model, and no Markov chain over its contexts. Past `context_length` every token 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
@@ -58,39 +58,59 @@ class LayerCache:
         return copy
 
 
-class KVCache:
-    """Keys and values of every layer; all layers hold the same tokens."""
+class Cache(Protocol):
+    """What a session keeps of its texts so as not to do their work again: the first `length` tokens of each."""
 
-    def __init__(self, layers: list[LayerCache]) -> None:
-        self.layers = layers
+    @property
+    def length(self) -> int: ...
+
+    def keep(self, length: int) -> None:
+        """Forget all but the first `length` tokens, if there are more."""
+
+    def of_rows(self, rows: Sequence[int] | np.ndarray) -> Cache:
+        """The texts `rows` as a cache of their own."""
+
+    def advance(self, tokens: np.ndarray, n: int) -> np.ndarray:
+        """Add int64 tokens (B, T) and return the logits after the last `n` of them, (B, n, V)."""
+
+
+class KVCache:
+    """Keys and values of every layer, as torch tensors; all layers hold the same tokens."""
+
+    def __init__(self, model: GPT, layers: list[LayerCache]) -> None:
+        self.model, self.layers = model, layers
 
     @classmethod
     def empty(cls, model: GPT, batch_size: int) -> KVCache:
         config = model.config
         nothing = model.wte.weight.new_empty((batch_size, config.kv_heads, 0, config.head_width)).detach()
-        return cls([LayerCache(nothing, nothing) for _ in range(config.n_layer)])
+        return cls(model, [LayerCache(nothing, nothing) for _ in range(config.n_layer)])
 
     @property
     def length(self) -> int:
         return self.layers[0].length
 
     def keep(self, length: int) -> None:
-        """Forget all but the first `length` tokens, if there are more."""
         for layer in self.layers:
             layer.length = min(layer.length, length)
 
     def of_rows(self, rows: Sequence[int] | np.ndarray) -> KVCache:
         index = torch.as_tensor(np.asarray(rows, dtype=np.int64), device=self.layers[0].keys.device)
-        return KVCache([layer.of_rows(index) for layer in self.layers])
+        return KVCache(self.model, [layer.of_rows(index) for layer in self.layers])
+
+    def advance(self, tokens: np.ndarray, n: int) -> np.ndarray:
+        ids = torch.as_tensor(tokens, device=self.model.wte.weight.device)
+        with torch.inference_mode(), threads_for(ids.numel() * self.model.config.hidden_width):
+            hidden = self.model.hidden(ids, self)
+            logits = self.model.lm_head(hidden[:, hidden.shape[1] - n :])
+            return (logits.float() if logits.itemsize < 4 else logits).cpu().numpy()
 
 
 class CachedSession(Session):
-    """A torch GPT's session. The cache may hold fewer tokens than the text does: what is missing is fed again."""
+    """A session over a cache, which may hold fewer tokens than the text does: what is missing is fed again."""
 
-    def __init__(self, model: GPT, batch_size: int = 1) -> None:
-        self.model = model
-        self.tokens = np.empty((batch_size, 0), dtype=np.int64)
-        self.cache = KVCache.empty(model, batch_size)
+    def __init__(self, model: GPT, cache: Cache, tokens: np.ndarray) -> None:
+        self.model, self.cache, self.tokens = model, cache, tokens
 
     @property
     def length(self) -> int:
@@ -100,29 +120,23 @@ class CachedSession(Session):
         self._append(tokens)
         if self.length > self.model.context_length:
             return np.asarray(self.model.next_token_logits(self.tokens[:, -self.model.context_length :]))
-        return self._logits_of_last(1)[:, -1]
+        return self.cache.advance(self.tokens[:, self.cache.length :], 1)[:, -1]
 
     def feed_each(self, tokens: Array) -> np.ndarray:
         before, T = self.length, self.model.context_length
         self._append(tokens)
-        after = self.length
         logits = []
-        if (inside := min(after, T) - before) > 0:
-            self.tokens, everything = self.tokens[:, : before + inside], self.tokens
-            logits.append(self._logits_of_last(inside))
-            self.tokens = everything
-        for start in range(max(before, T), after, WINDOWS_AT_ONCE):
-            ends = range(start + 1, min(start + WINDOWS_AT_ONCE, after) + 1)
+        if (inside := min(self.length, T) - before) > 0:
+            logits.append(self.cache.advance(self.tokens[:, self.cache.length : before + inside], inside))
+        for start in range(max(before, T), self.length, WINDOWS_AT_ONCE):
+            ends = range(start + 1, min(start + WINDOWS_AT_ONCE, self.length) + 1)
             windows = np.stack([self.tokens[:, end - T : end] for end in ends], axis=1)  # (B, windows, T)
             flat = np.asarray(self.model.next_token_logits(windows.reshape(-1, T)))
             logits.append(flat.reshape(*windows.shape[:2], -1))
         return np.concatenate(logits, axis=1)
 
     def fork(self) -> Self:
-        copy = type(self)(self.model, 0)
-        copy.tokens = self.tokens
-        copy.cache = self.cache.of_rows(range(len(self.tokens)))
-        return copy
+        return type(self)(self.model, self.cache.of_rows(range(len(self.tokens))), self.tokens)
 
     def rewind(self, n: int) -> None:
         if not 0 <= n <= self.length:
@@ -139,12 +153,3 @@ class CachedSession(Session):
         if len(tokens) != len(self.tokens):
             raise UsageError(f"this session holds {len(self.tokens)} texts, and tokens for {len(tokens)} were fed")
         self.tokens = np.concatenate([self.tokens, tokens], axis=1)
-
-    def _logits_of_last(self, n: int) -> np.ndarray:
-        """Bring the cache up to the whole text and return the logits after its last `n` tokens, (B, n, V)."""
-        from glassgpt.models.gpt_torch import as_numpy
-
-        missing = torch.as_tensor(self.tokens[:, self.cache.length :], device=self.model.wte.weight.device)
-        with torch.inference_mode(), threads_for(missing.numel() * self.model.config.hidden_width):
-            hidden = self.model.hidden(missing, self.cache)
-            return as_numpy(self.model.lm_head(hidden[:, hidden.shape[1] - n :]))

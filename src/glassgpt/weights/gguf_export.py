@@ -18,7 +18,7 @@ import numpy as np
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.text.bpe import SPLITTINGS, BPETokenizer
-from glassgpt.weights.gguf_model import Part, gguf_parts, rope_factors, rows_in_pairs
+from glassgpt.weights.gguf_model import ROPE_FACTORS, Part, gguf_parts, rope_factors, rows_in_pairs
 
 if TYPE_CHECKING:
     import gguf
@@ -154,7 +154,9 @@ def _add_words(
     merges = tokenizer.to_tokenizer_json()["model"]["merges"]
     rules = [name for name, rule in SPLITTINGS.items() if rule == tokenizer.splitting]
     if not merges or not rules:
-        raise UsageError("llama.cpp reads no tokenizer " + ("without merges" if rules else "that cuts words as it does"))
+        raise UsageError(
+            "llama.cpp reads no tokenizer " + ("without merges" if rules else "that cuts words as it does")
+        )
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(rules[0])
     writer.add_token_list(words[0])
@@ -183,7 +185,7 @@ def _write_tensors(
     factors = rope_factors(config).astype(np.float32) if config.rope_scaling is not None else None
     types = {part.name: GGMLQuantizationType[_type(part, dtype)] for some in parts.values() for part in some}
     if factors is not None:
-        writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
+        writer.add_tensor_info(ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes)
     for some in parts.values():
         for part in some:
             type = types[part.name]

@@ -3,7 +3,7 @@
 The layout, little-endian (docs/gguf.md of ggml-org/ggml, versions 2 and 3):
 
     "GGUF", version u32, number of tensors u64, number of keys u64
-    each key: name, type u32, value       (a string is its length u64 and UTF-8; an array is type u32, length u64, items)
+    each key: name, type u32, value     (a string is its length u64 and UTF-8, an array its type u32, length u64, items)
     each tensor: name, number of sizes u32, sizes u64 (innermost first), type u32, offset u64
     padding to the alignment, and from there on, at the offsets, the tensors' bytes
 
@@ -19,6 +19,7 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -112,14 +113,19 @@ def _damaged(path: Path, what: str) -> DamagedFileError:
     return DamagedFileError(f"{path} is not a sound GGUF file: {what}; download it again")
 
 
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 80 else name[:77] + "...")
+def shown(value: Any) -> str:
+    """Something from a file as it may stand in a message, however long it is."""
+    if isinstance(value, list | np.ndarray):
+        return f"an array of {len(value)}"
+    if isinstance(value, str) and len(value) > 80:
+        value = value[:77] + "..."
+    return repr(value)
 
 
 def _mapped(path: Path) -> mmap.mmap:
     """The bytes of a regular file as memory. Doesn't wait for a pipe, and asks nothing of a device."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):
             raise DamagedFileError(f"{path} is not a file but a folder, a pipe or a device: give a GGUF file")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -244,7 +250,7 @@ class _Header:
 def _counts(header: _Header) -> tuple[int, int]:
     magic = header.content[: header.skip(4, "its first word") + 4]
     if magic != b"GGUF":
-        raise header.damaged(f"it begins with {magic!r} where 'GGUF' should stand")
+        raise header.damaged(f"it begins with {magic!r} where b'GGUF' should stand")
     version = header.u32("its version")
     if version & 0xFFFF == 0:
         raise header.damaged("it is written big-endian, and GlassGPT reads little-endian files")
@@ -263,11 +269,11 @@ def _metadata(header: _Header, n_keys: int) -> tuple[dict[str, Any], int]:
     for index in range(n_keys):
         key = header.name(f"the name of key {index}")
         if key in metadata:
-            raise header.damaged(f"the key {_shown(key)} stands in it twice")
-        type = header.u32(f"the type of {_shown(key)}")
+            raise header.damaged(f"the key {shown(key)} stands in it twice")
+        type = header.u32(f"the type of {shown(key)}")
         if key == "general.alignment" and type != UINT32:
             raise header.damaged(f"general.alignment is of type {type}, and should be of type {UINT32} (uint32)")
-        metadata[key] = header.value(type, _shown(key))
+        metadata[key] = header.value(type, shown(key))
     alignment = metadata.get("general.alignment", 32)
     if alignment not in ALIGNMENTS:
         raise header.damaged(
@@ -286,12 +292,12 @@ class _Info:
 
 def _tensor_info(header: _Header) -> _Info:
     name = header.name("a tensor's name")
-    n_sizes = header.u32(f"the number of sizes of {_shown(name)}")
+    n_sizes = header.u32(f"the number of sizes of {shown(name)}")
     if not 1 <= n_sizes <= MAX_SIZES:
-        raise header.damaged(f"the tensor {_shown(name)} has {n_sizes} sizes, and should have 1 to {MAX_SIZES}")
-    sizes = [header.u64(f"a size of {_shown(name)}") for _ in range(n_sizes)]
-    type = header.u32(f"the type of {_shown(name)}")
-    return _Info(name, tuple(reversed(sizes)), type, header.u64(f"the offset of {_shown(name)}"))
+        raise header.damaged(f"the tensor {shown(name)} has {n_sizes} sizes, and should have 1 to {MAX_SIZES}")
+    sizes = [header.u64(f"a size of {shown(name)}") for _ in range(n_sizes)]
+    type = header.u32(f"the type of {shown(name)}")
+    return _Info(name, tuple(reversed(sizes)), type, header.u64(f"the offset of {shown(name)}"))
 
 
 def _with_tensors(
@@ -304,7 +310,7 @@ def _with_tensors(
     places: dict[str, Place] = {}
     tensors: dict[str, StoredTensor] = {}
     for info in infos:
-        what = f"the tensor {_shown(info.name)}"
+        what = f"the tensor {shown(info.name)}"
         if info.name in places:
             raise _damaged(path, f"{what} stands in it twice")
         if info.type not in block_sizes:
@@ -317,9 +323,9 @@ def _with_tensors(
         places[info.name] = place
         tensors[info.name] = _stored(path, info, GGMLQuantizationType(info.type).name, place, content)
     in_order = sorted(places.items(), key=lambda item: item[1].offset)
-    for (name, place), (next_name, next_place) in zip(in_order, in_order[1:], strict=False):
+    for (name, place), (next_name, next_place) in pairwise(in_order):
         if place.end > next_place.offset:
-            raise _damaged(path, f"the tensors {_shown(name)} and {_shown(next_name)} lie over each other")
+            raise _damaged(path, f"the tensors {shown(name)} and {shown(next_name)} lie over each other")
     return GGUF(path, metadata, tensors, places, content)
 
 
@@ -339,7 +345,7 @@ def _stored(path: Path, info: _Info, dtype: str, place: Place, content: mmap.mma
     def read() -> np.ndarray:
         if dtype not in READABLE:
             raise UnsupportedError(
-                f"{path}: {_shown(info.name)} is stored as {dtype}, which GlassGPT does not read: "
+                f"{path}: {shown(info.name)} is stored as {dtype}, which GlassGPT does not read: "
                 "take a file of another type, Q8_0 say"
             )
         return _numbers(_raw(path, content, place), dtype).reshape(info.shape)

@@ -20,14 +20,14 @@ from glassgpt.models.config import GPTConfig, RopeScaling, parameter_shapes
 from glassgpt.models.positions import rope_frequencies
 from glassgpt.text.bpe import BPETokenizer
 from glassgpt.weights.bundle import Bundle
-from glassgpt.weights.gguf_file import GGUF, read_gguf
+from glassgpt.weights.gguf_file import GGUF, read_gguf, shown
 from glassgpt.weights.stored import StoredTensor
 
 ARCHITECTURES = ("gpt2", "llama", "qwen3")
 LARGEST_SIZE = 2**31 - 1
 
 # Keys that say where a file comes from, how it was quantised, or how its text is cut: none changes the logits.
-HARMLESS = ("general.", "tokenizer.", "quantize.", "imatrix.", "split.", "mradermacher.", "unsloth.")
+HARMLESS = ("general.", "tokenizer.", "quantize.", "imatrix.", "split.", "mradermacher.")
 
 READ = {
     *("vocab_size", "context_length", "embedding_length", "block_count", "feed_forward_length"),
@@ -57,7 +57,7 @@ NEUTRAL_OF_ROPE: dict[str, tuple[Any, ...]] = {
     "rope.scaling.type": ("none",),
     "rope.scaling.factor": (0.0, 1.0),
     "rope.scale_linear": (0.0, 1.0),
-    "rope.scaling.attn_factor": (0.0, 1.0),
+    "rope.scaling.attn_factor": (1.0,),
 }
 UNUSED_OF_ROPE = {"rope.scaling.original_context_length", "rope.scaling.finetuned"}  # mean nothing without a type
 
@@ -74,6 +74,7 @@ IN_LAYER = {
     "mlp.c_fc": ("ffn_up",),
     "mlp.c_proj": ("ffn_down",),
 }
+ROPE_FACTORS = "rope_freqs.weight"  # by how much each wavelength is stretched; of `llama` only
 LAYER_NAME = re.compile(r"h\.(\d+)\.(.+)\.(weight|bias)")
 
 
@@ -84,10 +85,7 @@ def read_gguf_model(path: Path) -> Bundle:
     """
     gguf = read_gguf(path)
     config = gguf_config(gguf)
-    template = gguf.metadata.get("tokenizer.chat_template")
-    if not (template is None or isinstance(template, str)):
-        raise DamagedFileError(f"{gguf.path}: tokenizer.chat_template should be a text, and is {template!r:.80}")
-    without_words = gguf.metadata.get("tokenizer.ggml.model", "none") in ("none", "no_vocab")
+    without_words = _text(gguf, "tokenizer.ggml.model", "none") in ("none", "no_vocab")
     roles = {} if without_words else gguf_roles(gguf, gguf.path)
     return Bundle(
         kind=f"GGUF file ({gguf.metadata['general.architecture']})",
@@ -96,7 +94,7 @@ def read_gguf_model(path: Path) -> Bundle:
         parameters=gguf_parameters(gguf, config),
         read_tokenizer=lambda: None if without_words else gguf_tokenizer(gguf, gguf.path),
         end_tokens=tuple(dict.fromkeys(roles[role] for role in ("eos", "eot", "eom") if role in roles)),
-        chat_template=template,
+        chat_template=_text(gguf, "tokenizer.chat_template", "") or None,
     )
 
 
@@ -106,8 +104,8 @@ def read_gguf_model(path: Path) -> Bundle:
 def gguf_config(gguf: GGUF) -> GPTConfig:
     """The shape of the GPT in a GGUF file.
 
-    Raises UnsupportedError, naming the key, for an architecture or a choice that GlassGPT doesn't compute, DamagedFileError
-    where keys are missing, of the wrong type, or contradict each other or the tensors.
+    Raises UnsupportedError, naming the key, for an architecture or a choice that GlassGPT doesn't compute,
+    DamagedFileError where keys are missing, of the wrong type, or contradict each other or the tensors.
     """
     keys = _Keys(gguf)
     keys.check_known()
@@ -152,20 +150,20 @@ class _Keys:
     def __init__(self, gguf: GGUF) -> None:
         self.gguf = gguf
         self.metadata = gguf.metadata
-        self.architecture = self.metadata.get("general.architecture")
+        self.architecture = _text(gguf, "general.architecture", "")
         if self.architecture not in ARCHITECTURES:
             raise UnsupportedError(
-                f"{gguf.path} holds a model of the architecture {self.architecture!r:.80}, and GlassGPT computes "
+                f"{gguf.path} holds a model of the architecture {shown(self.architecture)}, and GlassGPT computes "
                 f"{', '.join(ARCHITECTURES)}"
             )
-        if (type := self.metadata.get("general.type", "model")) != "model":
-            raise UnsupportedError(f"{gguf.path} holds no model but a part of one: its general.type is {type!r:.80}")
+        if (type := _text(gguf, "general.type", "model")) != "model":
+            raise UnsupportedError(f"{gguf.path} holds no model but a part of one: its general.type is {shown(type)}")
 
     def damaged(self, what: str) -> DamagedFileError:
         return DamagedFileError(f"{self.gguf.path} contradicts itself: {what}; download it again, or another one")
 
     def check_known(self) -> None:
-        """Raise UnsupportedError for the first key that may change what the model computes and that isn't computed here."""
+        """Raise UnsupportedError for the first key that may change the maths in a way that isn't computed here."""
         rope = self.architecture != "gpt2"
         known = READ | (READ_OF_ROPE | UNUSED_OF_ROPE if rope else READ_OF_GPT2)
         neutral = NEUTRAL | (NEUTRAL_OF_ROPE if rope else {})
@@ -176,24 +174,24 @@ class _Keys:
                 if not any(type(value) is type(allowed) and value == allowed for allowed in neutral[name]):
                     wanted = " or ".join(repr(allowed) for allowed in neutral[name])
                     raise UnsupportedError(
-                        f"{self.gguf.path}: {key} is {value!r:.80}, and GlassGPT computes models where it is {wanted}"
+                        f"{self.gguf.path}: {key} is {shown(value)}, and GlassGPT computes models where it is {wanted}"
                     )
             elif not (name in known and key != name) and not key.startswith(HARMLESS):
                 raise UnsupportedError(
-                    f"{self.gguf.path} has the key {key[:80]!r}, which GlassGPT doesn't know: it may change what the "
+                    f"{self.gguf.path} has the key {shown(key)}, which GlassGPT doesn't know: it may change what the "
                     "model computes"
                 )
 
     def size(self, name: str, default: int | None = None) -> int:
         value = self._value(name, default)
         if type(value) is not int or not 0 <= value <= LARGEST_SIZE:
-            raise self.damaged(f"{self.architecture}.{name} should be a size, and is {value!r:.80}")
+            raise self.damaged(f"{self.architecture}.{name} should be a size, and is {shown(value)}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
         value = self._value(name, default)
         if type(value) not in (int, float):
-            raise self.damaged(f"{self.architecture}.{name} should be a number, and is {value!r:.80}")
+            raise self.damaged(f"{self.architecture}.{name} should be a number, and is {shown(value)}")
         return _shortest(float(value))
 
     def _value(self, name: str, default: Any) -> Any:
@@ -236,11 +234,11 @@ def _rope_scaling(keys: _Keys, config: GPTConfig) -> RopeScaling | None:
 
     Its three lengths count only relative to each other, so low_freq_factor is set to 1, as all of Llama's are.
     """
-    stored = keys.gguf.tensors.get("rope_freqs.weight")
-    if stored is None:
+    stored = keys.gguf.tensors.get(ROPE_FACTORS)
+    if stored is None or keys.architecture != "llama":
         return None
     pairs = config.head_width // 2
-    if config.position != "rope" or stored.shape != (pairs,):
+    if stored.shape != (pairs,):
         raise keys.damaged(f"rope_freqs.weight is of shape {stored.shape}, and a head has {pairs} pairs to turn")
     factors = stored.read().astype(np.float64)
     if not (np.isfinite(factors).all() and (factors > 0).all()):
@@ -336,14 +334,15 @@ def gguf_parameters(gguf: GGUF, config: GPTConfig) -> dict[str, StoredTensor]:
     Raises DamagedFileError unless the file's tensors are exactly those of the config. Numbers are not looked at here:
     what reads them says whether NaN or infinity is among them (`tensors.read_parameters` does).
     """
-    parts = gguf_parts(config, gguf.metadata["general.architecture"])
+    architecture = gguf.metadata["general.architecture"]
+    parts = gguf_parts(config, architecture)
     wanted = {part.name: part.shape for some in parts.values() for part in some}
     if missing := sorted(wanted.keys() - gguf.tensors.keys()):
         raise DamagedFileError(
             f"{gguf.path} lacks {len(missing)} of {len(wanted)} tensors, {missing[0]} among them: download it again"
         )
-    if extra := sorted(gguf.tensors.keys() - wanted.keys() - {"rope_freqs.weight"}):
-        raise DamagedFileError(f"{gguf.path} holds {extra[0][:80]!r}, which a model of its metadata does not have")
+    if extra := sorted(gguf.tensors.keys() - wanted.keys() - ({ROPE_FACTORS} if architecture == "llama" else set())):
+        raise DamagedFileError(f"{gguf.path} holds {shown(extra[0])}, which a model of its metadata does not have")
     for name, shape in wanted.items():
         if gguf.tensors[name].shape != shape:
             raise DamagedFileError(
@@ -392,20 +391,18 @@ def rows_in_pairs(array: np.ndarray, heads: int) -> np.ndarray:
 def gguf_tokenizer(gguf: GGUF, source: Path) -> BPETokenizer:
     """The byte-level BPE tokenizer in a GGUF file. `source` is named in errors.
 
-    Raises UnsupportedError for a tokenizer of another kind, DamagedFileError for one that lacks a part or doesn't fit the
-    model's embeddings.
+    Raises UnsupportedError for a tokenizer of another kind, DamagedFileError for one that lacks a part or doesn't fit
+    the model's embeddings.
     """
-    if (kind := gguf.metadata.get("tokenizer.ggml.model")) != "gpt2":
+    if (kind := _text(gguf, "tokenizer.ggml.model", "none")) != "gpt2":
         raise UnsupportedError(
-            f"{source}: tokenizer.ggml.model is {kind!r:.80}, and GlassGPT reads byte-level BPE, which GGUF calls 'gpt2'"
+            f"{source}: tokenizer.ggml.model is {shown(kind)}, and GlassGPT reads 'gpt2', which is byte-level BPE"
         )
     tokens, merges = (_strings(gguf, f"tokenizer.ggml.{name}", source) for name in ("tokens", "merges"))
     rows = gguf.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in gguf.tensors else len(tokens)
     if len(tokens) != rows:
         raise DamagedFileError(f"{source} has {len(tokens)} tokens, and the embeddings of {rows}: download it again")
-    pre_tokenizer = gguf.metadata.get("tokenizer.ggml.pre", "gpt-2")
-    if not isinstance(pre_tokenizer, str):
-        raise DamagedFileError(f"{source}: tokenizer.ggml.pre should be a name, and is {pre_tokenizer!r:.80}")
+    pre_tokenizer = _text(gguf, "tokenizer.ggml.pre", "default")
     types = gguf.metadata.get("tokenizer.ggml.token_type", np.full(len(tokens), NORMAL))
     if not (isinstance(types, np.ndarray) and types.shape == (len(tokens),) and ((types >= 1) & (types <= 6)).all()):
         raise DamagedFileError(f"{source}: tokenizer.ggml.token_type should hold {len(tokens)} numbers from 1 to 6")
@@ -424,9 +421,16 @@ def gguf_roles(gguf: GGUF, source: Path) -> dict[str, int]:
     for key, value in gguf.metadata.items():
         if role := re.fullmatch(r"tokenizer\.ggml\.(\w+)_token_id", key):
             if type(value) is not int or not 0 <= value < n_tokens:
-                raise DamagedFileError(f"{source}: {key} is {value!r:.80}, and there are {n_tokens} tokens")
+                raise DamagedFileError(f"{source}: {key} is {shown(value)}, and there are {n_tokens} tokens")
             ids[role[1]] = value
     return ids
+
+
+def _text(gguf: GGUF, key: str, default: str) -> str:
+    value = gguf.metadata.get(key, default)
+    if not isinstance(value, str):
+        raise DamagedFileError(f"{gguf.path}: {key} should be a text, and is {shown(value)}: download it again")
+    return value
 
 
 def _strings(gguf: GGUF, key: str, source: Path) -> list[str]:

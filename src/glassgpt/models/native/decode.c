@@ -403,10 +403,11 @@ typedef struct {
     size_t stride; /* floats from row to row: whole blocks, zeros at the end */
     int8_t *bytes;
     float *scales;    /* (rows, blocks) */
-    int32_t *totals;  /* of a block's bytes: what the weights' bias and minima are multiplied with */
+    int32_t *totals;  /* of a block's bytes: what the BIAS of the weights is multiplied with */
+    float *sums;      /* totals times scales: what the minima of the weights are multiplied with */
 } Rows;
 
-static void quantise_block(const float *values, int8_t *bytes, float *scale, int32_t *total) {
+static void quantise_block(const float *values, int8_t *bytes, float *scale, int32_t *total, float *block_sum) {
     float largest = 0;
     int32_t sum = 0;
 #pragma omp simd reduction(max : largest)
@@ -423,44 +424,49 @@ static void quantise_block(const float *values, int8_t *bytes, float *scale, int
     }
     *scale = largest / 127.0f;
     *total = sum;
+    *block_sum = *scale * (float)sum;
 }
 
 static void quantise(const Rows *rows, size_t row, size_t start, size_t end) {
     for (size_t k = start; k < end; k += BLOCK) {
-        size_t place = row * rows->stride + k;
-        quantise_block(rows->values + place, rows->bytes + place, rows->scales + place / BLOCK,
-                       rows->totals + place / BLOCK);
+        size_t place = row * rows->stride + k, block = place / BLOCK;
+        quantise_block(rows->values + place, rows->bytes + place, rows->scales + block, rows->totals + block,
+                       rows->sums + block);
     }
 }
 
 /* ---- A tile times T tokens: LANES results each ---- */
 
-INLINE void float32_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *sums, const int T) {
-    const float *w = (const float *)(const void *)tile, *values = x->values + first * x->stride;
+/* Sums are gathered in arrays of constant size, which the compiler keeps in registers, and handed over at the end. */
+INLINE void float32_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *to, const int T) {
+    const float *w = (const float *)(const void *)tile;
+    const size_t stride = x->stride;
+    const float *values = x->values + first * stride;
     Floats even[TOKENS] = {{0}}, odd[TOKENS] = {{0}}; /* two sums, for an addition waits four cycles for the one before */
-    for (int k = 0; k < columns; k += 2, w += 2 * LANES) {
+    for (int k = 0; k < columns; k += 2, w += 2 * LANES, values += 2) {
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            even[t] += load(w) * values[(size_t)t * x->stride + (size_t)k];
-            odd[t] += load(w + LANES) * values[(size_t)t * x->stride + (size_t)k + 1];
+            even[t] += load(w) * values[(size_t)t * stride];
+            odd[t] += load(w + LANES) * values[(size_t)t * stride + 1];
         }
     }
-    for (int t = 0; t < T; t++) sums[t] = even[t] + odd[t];
+    for (int t = 0; t < T; t++) to[t] = even[t] + odd[t];
 }
 
-INLINE void bfloat16_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *sums, const int T) {
+INLINE void bfloat16_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *to, const int T) {
     const Words *w = (const Words *)(const void *)tile;
-    const float *values = x->values + first * x->stride;
+    const size_t stride = x->stride;
+    const float *values = x->values + first * stride;
     Floats even[TOKENS] = {{0}}, odd[TOKENS] = {{0}};
-    for (int k = 0; k < columns; k += 2, w++) {
+    for (int k = 0; k < columns; k += 2, w++, values += 2) {
         Floats low = (Floats)(*w << 16), high = (Floats)(*w & 0xffff0000u);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            even[t] += low * values[(size_t)t * x->stride + (size_t)k];
-            odd[t] += high * values[(size_t)t * x->stride + (size_t)k + 1];
+            even[t] += low * values[(size_t)t * stride];
+            odd[t] += high * values[(size_t)t * stride + 1];
         }
     }
-    for (int t = 0; t < T; t++) sums[t] = even[t] + odd[t];
+    for (int t = 0; t < T; t++) to[t] = even[t] + odd[t];
 }
 
 INLINE int32_t four_bytes(const int8_t *from) {
@@ -579,38 +585,44 @@ INLINE Ints int4_block(const uint8_t *w, const int8_t *x) {
 
 INLINE Floats as_floats(Ints values) { return __builtin_convertvector(values, Floats); }
 
-INLINE void int8_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *sums, const int T) {
+INLINE void int8_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *to, const int T) {
     const uint16_t *scales = (const uint16_t *)(const void *)tile;
     const uint8_t *w = tile + scale_bytes(INT8, (size_t)columns);
-    for (int t = 0; t < T; t++) sums[t] = all(0);
-    for (int k = 0; k < columns; k += BLOCK, scales += LANES, w += BLOCK * LANES) {
+    const size_t stride = x->stride, blocks = stride / BLOCK;
+    const int8_t *bytes = x->bytes + first * stride;
+    const float *x_scales = x->scales + first * blocks;
+    const int32_t *totals = x->totals + first * blocks;
+    Floats sums[TOKENS] = {{0}};
+    for (int b = 0; b < columns / BLOCK; b++, scales += LANES, w += BLOCK * LANES, bytes += BLOCK) {
         Floats d = load_halves(scales);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            size_t place = (first + (size_t)t) * x->stride + (size_t)k;
-            Ints dots = int8_block(w, x->bytes + place, x->totals[place / BLOCK]);
-            sums[t] += as_floats(dots) * (d * x->scales[place / BLOCK]);
+            size_t block = (size_t)t * blocks + (size_t)b;
+            Ints dots = int8_block(w, bytes + (size_t)t * stride, totals[block]);
+            sums[t] += as_floats(dots) * (d * x_scales[block]);
         }
     }
+    for (int t = 0; t < T; t++) to[t] = sums[t];
 }
 
 /* A block's part of a row is the sum of (d q + m)(s x) = s (d sum(q x) + m sum(x)). */
-INLINE void int4_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *sums, const int T) {
+INLINE void int4_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *to, const int T) {
     const uint16_t *scales = (const uint16_t *)(const void *)tile;
     const uint8_t *w = tile + scale_bytes(INT4, (size_t)columns);
-    Floats minima[TOKENS] = {{0}};
-    for (int t = 0; t < T; t++) sums[t] = all(0);
-    for (int k = 0; k < columns; k += BLOCK, scales += 2 * LANES, w += BLOCK / 2 * LANES) {
+    const size_t stride = x->stride, blocks = stride / BLOCK;
+    const int8_t *bytes = x->bytes + first * stride;
+    const float *x_scales = x->scales + first * blocks, *x_sums = x->sums + first * blocks;
+    Floats sums[TOKENS] = {{0}}, minima[TOKENS] = {{0}};
+    for (int b = 0; b < columns / BLOCK; b++, scales += 2 * LANES, w += BLOCK / 2 * LANES, bytes += BLOCK) {
         Floats d = load_halves(scales), m = load_halves(scales + LANES);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            size_t place = (first + (size_t)t) * x->stride + (size_t)k;
-            float scale = x->scales[place / BLOCK];
-            sums[t] += as_floats(int4_block(w, x->bytes + place)) * (d * scale);
-            minima[t] += m * (scale * (float)x->totals[place / BLOCK]);
+            size_t block = (size_t)t * blocks + (size_t)b;
+            sums[t] += as_floats(int4_block(w, bytes + (size_t)t * stride)) * (d * x_scales[block]);
+            minima[t] += m * x_sums[block];
         }
     }
-    for (int t = 0; t < T; t++) sums[t] += minima[t];
+    for (int t = 0; t < T; t++) to[t] = sums[t] + minima[t];
 }
 
 INLINE void any_tile(int format, const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *sums,
@@ -797,6 +809,7 @@ static Rows rows_piece(Arena *arena, float *values, size_t n, size_t columns) {
     rows.bytes = piece(arena, n * rows.stride);
     rows.scales = float_piece(arena, n, rows.stride / BLOCK);
     rows.totals = piece(arena, n * rows.stride / BLOCK * sizeof(int32_t));
+    rows.sums = float_piece(arena, n, rows.stride / BLOCK);
     return rows;
 }
 
