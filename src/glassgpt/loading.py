@@ -10,7 +10,7 @@ from glassgpt.weights.bundle import Bundle
 from glassgpt.weights.gguf_model import read_gguf_model
 from glassgpt.weights.hf_folder import is_hf_folder, read_hf_folder
 from glassgpt.weights.hub import GPT2_REPOS, is_repo_id, pull
-from glassgpt.weights.quantised import FORMATS, load_model
+from glassgpt.weights.quantised import load_bundle
 from glassgpt.weights.run import Run, is_run
 from glassgpt.weights.tf_folder import is_tf_checkpoint, read_tf_folder
 
@@ -24,16 +24,14 @@ def load(
 
     `ref`: a run folder or RUN@STEP, a Hugging Face folder or repo id, gpt2 to gpt2-xl, smollm2, a folder with OpenAI's
     TensorFlow checkpoint, or a .gguf file. `dtype`: float32 (the default), float64, bfloat16 or float16; or int8 or
-    int4, which round the weights to that many bits and run faster (`FORMATS`).
+    int4, which round the weights to that many bits and run faster.
 
     Raises UsageError for a reference that names nothing, DamagedFileError for files that are missing, altered or not
     what they say, UnsupportedError for a sound model of a kind that GlassGPT doesn't read, TooLargeError before
     anything is read that won't fit in memory.
     """
-    if dtype is not None and dtype not in FORMATS:
-        raise UsageError(f"dtype must be one of {', '.join(FORMATS)}; got {dtype!r}")
     bundle = open_model(ref, allow_pickle=allow_pickle)
-    return load_model(bundle, dtype), bundle.tokenizer()
+    return load_bundle(bundle, dtype), bundle.tokenizer()
 
 
 def load_tokenizer(ref: str | Path) -> Tokenizer:

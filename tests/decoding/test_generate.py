@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from glassgpt.decoding.draw import logprob_of, sample
-from glassgpt.decoding.processors import RepetitionPenalty, Temperature, TopK
 from glassgpt.decoding.generate import generate, stream
+from glassgpt.decoding.processors import RepetitionPenalty, Temperature, TopK
 from glassgpt.decoding.shaped import Shaped
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.interface import LanguageModel
@@ -279,8 +279,11 @@ def test_several_tokens_can_end_a_text():
     assert ended == free[: min(free.index(1), free.index(3)) + 1]
 
 
-@pytest.mark.parametrize("wrong", [{"end_token": 4}, {"end_token": -1}, {"end_token": [0, 9]}, {"seed": -1}, {"seed": 0.5},
-                                   {"max_new_tokens": 2.5}, {"max_new_tokens": math.nan}, {"end_token": "a"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [{"end_token": 4}, {"end_token": -1}, {"end_token": [0, 9]}, {"end_token": "a"}, {"seed": -1}, {"seed": 0.5},
+     {"max_new_tokens": 2.5}, {"max_new_tokens": math.nan}],
+)  # fmt: skip
 def test_ends_seeds_and_numbers_that_mean_nothing_are_refused(wrong):
     with pytest.raises(UsageError):
         generate(TRIGRAM, [0], **{"max_new_tokens": 3} | wrong)

@@ -62,15 +62,7 @@ def test_bytes_that_never_become_a_character_are_told_at_the_end_alone():
 
 def test_what_may_be_the_start_of_a_stop_string_waits_until_it_is_decided():
     pieces, stream = told(b"a STO STOP b", stop=["STOP"])
-    assert (
-        pieces
-        == [
-            "a",
-            " ",
-            "STO ",
-            "  "[:0] or "",
-        ][:3]
-    )
+    assert pieces == ["a", " ", "STO "]
     assert stream.text == "a STO " and stream.finish_reason == "stop"
     assert bytes(stream.tokens) == b"a STO STOP" and len(stream.logprobs) == 10
 

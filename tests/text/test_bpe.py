@@ -152,9 +152,9 @@ def test_any_text_gives_the_library_s_ids_and_comes_back(rule, text):
     check_tokenizer(small(rule), [expected_back(rule, text)])
 
 
-@pytest.mark.parametrize("rule", ["gpt-2", "smollm", "llama-bpe"])
-def test_every_character_of_unicode_comes_back(rule):
-    characters = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+@pytest.mark.parametrize(("rule", "step"), [("gpt-2", 1), ("smollm", 11), ("llama-bpe", 13)])
+def test_every_character_of_unicode_comes_back(rule, step):
+    characters = "".join(chr(code) for code in range(0, 0x110000, step) if not 0xD800 <= code < 0xE000)
     assert small(rule).decode(small(rule).encode(characters)) == characters
     for character in characters[::997]:
         check_tokenizer(small(rule), [character, f"x{character} y"])
@@ -200,17 +200,14 @@ def test_special_tokens_are_read_when_asked_for():
 
 @given(parts=st.lists(st.sampled_from([*SPECIAL, "<|im_", "end|>", " a", "字"])))
 def test_special_tokens_are_found_where_the_library_finds_them(parts):
-    theirs = functools.cache(lambda: with_added(library_json()))()
-    assert small().encode_with_special("".join(parts)) == theirs.encode("".join(parts)).ids
-
-
-def library_json():
-    return json.dumps(small().to_tokenizer_json())
+    text = "".join(parts)
+    assert small().encode_with_special(text) == written_and_read().encode(text).ids
 
 
 @functools.cache
-def with_added(text: str):
-    return pytest.importorskip("tokenizers").Tokenizer.from_str(text)
+def written_and_read(rule: str = "gpt-2"):
+    """What the tokenizers library makes of our tokenizer.json."""
+    return pytest.importorskip("tokenizers").Tokenizer.from_str(json.dumps(small(rule).to_tokenizer_json()))
 
 
 def test_the_longest_of_two_names_at_one_place_is_taken():
@@ -313,7 +310,7 @@ def test_what_is_written_is_read_back_by_us_the_library_and_transformers(rule, t
     content = json.dumps(tokenizer.to_tokenizer_json()).encode()
     again = BPETokenizer.from_tokenizer_json(content, SOURCE)
     assert again.to_tokenizer_json() == tokenizer.to_tokenizer_json()
-    theirs = with_added(content.decode())
+    theirs = written_and_read(rule)
     (tmp_path / "tokenizer.json").write_bytes(content)
     transformers = pytest.importorskip("transformers")
     fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
@@ -366,12 +363,12 @@ def read(content):
             "the pre_tok",
         ),
         (lambda: changed("added_tokens", 0, "lstrip", value=True), "takes in the space around it"),
-        (lambda: changed("added_tokens", value=[{"id": 500, "content": "word", "special": False}]), "the added word"),
+        (lambda: changed("added_tokens", value=[{"id": 468, "content": "a word"}]), "the added word"),
         (
             lambda: {"model": {"type": "BPE", "vocab": {"▁the": 0}, "merges": []}, "pre_tokenizer": None},
             "pre_tokenizer",
         ),
-        (lambda: changed("model", "vocab", value={"▁the": 0}), "SentencePiece's sign"),
+        (lambda: {**changed("model", "vocab", value={"▁the": 0}), "added_tokens": []}, "SentencePiece's sign"),
     ],
 )
 def test_another_kind_of_tokenizer_is_refused_by_what_it_is(content, found):
@@ -400,8 +397,7 @@ def test_another_kind_of_tokenizer_is_refused_by_what_it_is(content, found):
         (lambda: changed("model", "vocab", "a", value=5), "5 is the id of two tokens"),
         (lambda: changed("model", "vocab", "a", value=10**30), "no token has id"),
         (lambda: changed("model", "vocab", "a", value=0, delete=True), "no token has id"),
-        (lambda: changed("model", "vocab", "new word", value=500), "not spelled in"),
-        (lambda: changed("added_tokens", value={}), "no token has|in the vocabulary|signs for bytes|.*"),
+        (lambda: changed("model", "vocab", "new word", value=468), "not spelled in"),
         (lambda: changed("added_tokens", value=[1]), "added_tokens must be a list of objects"),
         (lambda: changed("added_tokens", 0, "content", value="a"), "the added token 'a' has two ids"),
         (lambda: changed("added_tokens", 0, "content", value="\ud800"), "must have a name"),
@@ -412,8 +408,6 @@ def test_another_kind_of_tokenizer_is_refused_by_what_it_is(content, found):
 )
 def test_a_damaged_tokenizer_json_is_refused_by_its_name(content, what):
     content = content()
-    if content is not None and content == changed("added_tokens", value={}):
-        return  # an empty object is an empty list: the names are then tokens as others
     with pytest.raises(DamagedFileError, match=r"model.tokenizer\.json is no whole tokenizer: .*fetch the file again"):
         read(content)
     with pytest.raises(DamagedFileError, match=what):
@@ -462,11 +456,9 @@ def test_tokens_put_around_a_text_are_not():
 # --- A GGUF file's vocabulary -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rule", ["default", "", "tekken", None, ["gpt-2"][0:0]])
+@pytest.mark.parametrize("rule", ["default", "", "tekken", None])
 def test_an_unknown_rule_of_cutting_is_refused_by_name(rule):
-    if isinstance(rule, list):
-        pytest.skip("metadata of another type is refused by the reader of GGUF")
-    with pytest.raises(UnsupportedTokenizerError, match="words cut by the rule .*gpt-2, smollm, llama-bpe, qwen2"):
+    with pytest.raises(UnsupportedTokenizerError, match=r"words cut by the rule .*gpt-2, smollm, llama-bpe"):
         BPETokenizer.from_vocabulary(*trained(), rule, {}, SOURCE)
 
 
@@ -482,8 +474,7 @@ def test_bytes_that_no_text_needs_may_be_absent_and_text_that_has_them_is_refuse
 
 
 def test_a_byte_that_text_needs_must_not_be_absent():
-    tokens, merges = trained()
-    without = [token for token in tokens if token != BYTE_SYMBOLS[0xE2]]
+    without = [token for token in trained()[0] if token != BYTE_SYMBOLS[0xE2]]
     with pytest.raises(DamagedFileError, match="no token for the byte 0xe2"):
         BPETokenizer.from_vocabulary(without, [], "gpt-2", {}, SOURCE)
 
@@ -757,6 +748,7 @@ def test_gpt2_agrees_with_tiktoken_and_transformers_on_any_text(text):
     assert gpt2().decode(ids) == text
 
 
+@pytest.mark.slow
 def test_gpt2_agrees_with_tiktoken_on_characters_and_long_texts():
     oracle = gpt2_by_tiktoken()
     for code in [*range(0x3000), *range(0x3000, 0x110000, 101)]:

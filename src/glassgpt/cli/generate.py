@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from glassgpt.cli.output import add_json, number, print_json
+from glassgpt.cli.reference import add_ref, load_ref
 from glassgpt.cli.sampler import add_sampler, context_of, processors_of, sampler_of, token_ids
 from glassgpt.errors import GlassGPTError, UsageError
 
@@ -21,7 +22,7 @@ IMPOSSIBLE = "a token that the model itself gives no probability"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ref", metavar="REF", help="a model: a run folder, RUN@STEP, or a folder of weights")
+    add_ref(parser)
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help='the text to go on with; "" starts a new one')
     parser.add_argument("--tokens", metavar="IDS", help="the prompt as token ids, such as 1,0,1, in place of PROMPT")
     parser.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="how many tokens to draw (20)")
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="STR", help="end before this text (may be given several times)"
     )
     ends = ending.add_mutually_exclusive_group()
-    ends.add_argument("--end-tokens", metavar="IDS", help="end after these token ids, in place of the tokenizer's own")
+    ends.add_argument("--end-tokens", metavar="IDS", help="end after these token ids, in place of the model's own")
     ends.add_argument("--ignore-end", action="store_true", help="go on after the end-of-text token")
     how = parser.add_argument_group("search and speed").add_mutually_exclusive_group()
     how.add_argument("--beams", type=int, metavar="N", help="search for the likeliest text with N beams; draw nothing")
@@ -48,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from glassgpt.loading import load
 
     check(args)
-    model, tokenizer = load(args.ref)
+    model, tokenizer = load_ref(args)
     if tokenizer is None and args.stop:
         raise UsageError(f"{NO_TEXT}, so --stop can't be found in its text: give --end-tokens")
-    draft = load(args.draft)[0] if args.draft is not None else None
+    draft = load(args.draft, args.dtype, allow_pickle=args.allow_pickle)[0] if args.draft is not None else None
     going_on = GoingOn(args, model, tokenizer, draft, prompt_of(args, tokenizer), ends_of(args, tokenizer))
     if args.beams is not None:
         going_on.search()
@@ -95,11 +96,16 @@ def prompt_of(args: argparse.Namespace, tokenizer: Tokenizer | None) -> list[int
 
 
 def ends_of(args: argparse.Namespace, tokenizer: Tokenizer | None) -> frozenset[int]:
-    """The tokens that end a text."""
+    """The tokens that end a text: those that were asked for, else the model's own and its tokenizer's."""
+    from glassgpt.loading import open_model
+
     if args.end_tokens is not None:
         return frozenset(token_ids(args.end_tokens, "--end-tokens"))
+    if args.ignore_end:
+        return frozenset()
     end = getattr(tokenizer, "end_token", None)
-    return frozenset() if end is None or args.ignore_end else frozenset([end])
+    own = open_model(args.ref, allow_pickle=args.allow_pickle).end_tokens
+    return frozenset(own) | (frozenset() if end is None else {end})
 
 
 @dataclass

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glassgpt.cli.output import add_json, console, print_json, print_table
+from glassgpt.cli.reference import add_ref
+from glassgpt.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from glassgpt.weights.bundle import Bundle
 
 # The contexts that Karpathy's text compares, as it gives them, all with GPT-2's vocabulary. (GPT-2's own is 1,024.)
 TEXT_COMPARISON = {"GPT-2": 2048, "GPT-3": 4096, "GPT-4": 32768}
 GPT2_VOCABULARY = 50257
+CHOICES = {
+    "bias", "n_kv_head", "head_size", "n_hidden", "mlp_bias", "position", "norm", "mlp", "post_norm", "qk_norm", "tied",
+    "norm_epsilon", "rope_theta",
+}  # fmt: skip
 HOME_COMPUTERS = {
     "GPT-2": "the Apollo guidance computer's memory",
     "GPT-3": "an Atari 800's memory",
@@ -19,31 +29,42 @@ HOME_COMPUTERS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ref", metavar="REF", help="a run folder, or RUN@STEP")
+    add_ref(parser, runs_it=False)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from glassgpt.loading import open_run
+    from glassgpt.loading import open_model
 
-    opened, step = open_run(args.ref)
-    model = opened.model(step)
-    config = model.config
+    bundle = open_model(args.ref, allow_pickle=args.allow_pickle)
+    config = bundle.config
     report: dict[str, Any] = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "vocab_size": config.vocab_size,
-        "context_length": config.context_length,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "n_embd": config.n_embd,
+        "kind": bundle.kind,
+        "parameters": config.n_parameters,
+        "stored_as": bundle.dtypes(),
+        **config.choices(),
+        "tokenizer": words_of(bundle),
+        "end_tokens": list(bundle.end_tokens),
+        "chat_template": bundle.chat_template is not None,
         **state_space(config.vocab_size, config.context_length),
         "comparison": comparison(),
     }
+    if config.rope_scaling is not None:
+        report["rope_scaling"] = dataclasses.asdict(config.rope_scaling)
     if args.json:
         print_json(report)
     else:
         print_info(report)
     return 0
+
+
+def words_of(bundle: Bundle) -> str:
+    """What kind of tokenizer the files hold, for a person."""
+    try:
+        tokenizer = bundle.read_tokenizer()
+    except UnsupportedError as error:
+        return f"one that GlassGPT doesn't read: {error}"
+    return "none" if tokenizer is None else f"{type(tokenizer).__name__} of {tokenizer.vocab_size:,} tokens"
 
 
 def state_space(vocab_size: int, context_length: int) -> dict[str, Any]:
@@ -75,7 +96,14 @@ def comparison() -> dict[str, dict[str, Any]]:
 def print_info(report: dict[str, Any]) -> None:
     out = console()
     shape = f"{report['n_layer']} layers, {report['n_head']} heads, {report['n_embd']} wide"
+    stored = ", ".join(f"{count:,} numbers as {dtype}" for dtype, count in report["stored_as"].items())
+    out.print(f"{report['kind']}: {stored}")
     out.print(f"{report['parameters']:,} parameters: {shape}")
+    known = {"vocab_size", "context_length", "n_layer", "n_head", "n_embd", "parameters", "stored_as"}
+    choices = {key: value for key, value in report.items() if key in CHOICES - known}
+    if choices:
+        out.print(", ".join(f"{key} {value}" for key, value in choices.items()))
+    out.print(f"tokenizer: {report['tokenizer']}")
     out.print(f"vocabulary of {report['vocab_size']} tokens, context of {report['context_length']}")
     if report["states"] is None:
         out.print(f"10^{report['log10_states']:.0f} states")

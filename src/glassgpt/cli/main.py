@@ -15,9 +15,15 @@ COMMANDS = {
     "tour": "the whole story of the baby GPT: trained, sampled, and seen as a Markov chain",
     "train": "train a recipe into a run folder, or go on with the run that is there",
     "generate": "let a model go on with a prompt",
+    "score": "how surprised a model is by a text, token by token",
+    "tokenize": "a text as a model's tokens, and the merges that led there",
+    "chat": "talk with a model that was trained to",
     "chain": "a model as a Markov chain: its states, its long run, and how likely red is",
     "see": "draw a picture of a model",
     "info": "a model's size, and the size of its state space",
+    "pull": "fetch a model: gpt2, smollm2, or a hub's owner/name",
+    "export": "write a model for transformers (hf) or llama.cpp (gguf)",
+    "doctor": "what is safe and fast on this machine",
 }
 
 

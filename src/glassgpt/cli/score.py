@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glassgpt.cli.output import LN2, add_json, console, number, print_json
+from glassgpt.cli.reference import add_ref, load_ref
 from glassgpt.cli.sampler import context_of, token_ids
 from glassgpt.errors import UsageError
 
@@ -22,7 +23,7 @@ LISTED = 2000  # tokens for a person
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ref", metavar="REF", help="a model: a run folder, RUN@STEP, or a folder of weights")
+    add_ref(parser)
     parser.add_argument("text", metavar="TEXT", nargs="?", help="the text to score")
     parser.add_argument("--tokens", metavar="IDS", help="token ids, such as 1,0,1, in place of TEXT")
     parser.add_argument("--file", metavar="PATH", help="a UTF-8 file in place of TEXT")
@@ -38,12 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from glassgpt.evaluation.score import score
-    from glassgpt.loading import load
 
     if [args.text, args.tokens, args.file].count(None) != 2:
         raise UsageError("give one of TEXT, --tokens and --file")
     text = read_text(args.file) if args.file is not None else args.text
-    model, tokenizer = load(args.ref)
+    model, tokenizer = load_ref(args)
     tokens = tokens_of(args, text, tokenizer)
     start = start_of(tokenizer) if args.from_start else None
     scored = score(model, tokens, stride=args.stride, start_token=start)

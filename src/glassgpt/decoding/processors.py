@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
-from array_api_compat import array_namespace, device, to_device
+from array_api_compat import array_namespace, device, is_torch_array
 
 from glassgpt.errors import UsageError
 from glassgpt.interface import Array, LogitsProcessor
@@ -188,8 +188,9 @@ def likeliest(values: Array, threshold: Array, n: int | Array) -> Array:
 
 def occurs(contexts: Array, logits: Array) -> Array:
     """Which tokens of the vocabulary each context holds: (batch, time) to bool (batch, vocab_size)."""
+    ids = np.asarray(contexts.cpu() if is_torch_array(contexts) else contexts)
     held = np.zeros(logits.shape, dtype=np.bool_)  # in NumPy: the standard has no scatter, and a mask is soon carried
-    np.put_along_axis(held, np.asarray(to_device(contexts, "cpu")), True, axis=-1)
+    np.put_along_axis(held, ids, True, axis=-1)
     return array_namespace(logits).asarray(held, device=device(logits))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from glassgpt.errors import UnsupportedError
@@ -17,7 +17,8 @@ class Bundle:
 
     `kind` and `place` say what was found and where, for a person. `read_tokenizer` gives the tokenizer, or None if the
     files hold none; it raises UnsupportedError for words of a kind that GlassGPT doesn't read. `end_tokens`: the ids
-    after which the model's texts end. `chat_template`: the model's own, in Jinja.
+    after which the model's texts end. `chat_template`: the model's own, in Jinja. `roles`: its special tokens by what
+    they are for ("bos", "eos", ...), as ids or as texts.
     """
 
     kind: str
@@ -27,7 +28,7 @@ class Bundle:
     read_tokenizer: Callable[[], Tokenizer | None]
     end_tokens: tuple[int, ...] = ()
     chat_template: str | None = None
-    notes: dict[str, str] = field(default_factory=dict)
+    roles: Mapping[str, int | str] = field(default_factory=dict)
 
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer, or None if there is none that GlassGPT reads: ids still work."""

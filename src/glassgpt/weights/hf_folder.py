@@ -51,6 +51,7 @@ def read_hf_folder(folder: Path, *, allow_pickle: bool = False) -> Bundle:
         read_tokenizer=lambda: read_hf_tokenizer(folder, ends[0] if ends else None),
         end_tokens=ends,
         chat_template=_chat_template(folder),
+        roles=_roles(folder),
     )
 
 
@@ -112,6 +113,18 @@ def _chat_template(folder: Path) -> str | None:
     if isinstance(stated, list):
         stated = next((part.get("template") for part in stated if part.get("name") == "default"), None)
     return stated if isinstance(stated, str) else None
+
+
+def _roles(folder: Path) -> dict[str, str]:
+    """tokenizer_config.json's bos_token and the like: a text, or an object that holds it."""
+    settings = _optional_json(folder, "tokenizer_config.json")
+    found = {}
+    for role in ("bos", "eos", "unk", "pad"):
+        stated = settings.get(f"{role}_token")
+        text = stated.get("content") if isinstance(stated, dict) else stated
+        if isinstance(text, str):
+            found[role] = text
+    return found
 
 
 def read_hf_tokenizer(folder: Path, end_token: int | None) -> Tokenizer | None:

@@ -9,5 +9,5 @@ from glassgpt.weights.tensors import load_torch_gpt
 FORMATS = ("float32", "float64", "bfloat16", "float16", "int8", "int4")
 
 
-def load_model(bundle: Bundle, dtype: str | None) -> LanguageModel:
+def load_bundle(bundle: Bundle, dtype: str | None) -> LanguageModel:
     return load_torch_gpt(bundle, dtype or "float32")
