@@ -2,9 +2,9 @@
 
     python benchmarks/native.py [--formats int8,int4] [--threads 1,2] [--rounds 5]
 
-For each format: bytes that a step reads, tokens a second after a prompt of 16 and of 512 tokens, and the limit: passes a
-second of a plain sum over as many bytes in memory of the same kind. All are the best of several rounds, taken in turn,
-for other programs make a machine slower and never faster. The limit of small models may lie partly in a shared cache.
+For each format: bytes that a step reads, tokens a second after a prompt of 16 and of 512 tokens, and the limit: passes
+a second of a plain look at as many bytes in memory of the same kind. All are the best of several rounds, taken in turn,
+for other programs make a machine slower and never faster. What a shared cache keeps counts for both.
 """
 
 from __future__ import annotations

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     from glassgpt.chain.markov import End, MarkovChain
     from glassgpt.chain.walk import Red
     from glassgpt.check import check_model, check_tokenizer
+    from glassgpt.decoding.batch import generate_batch
+    from glassgpt.decoding.beam import beam_search
     from glassgpt.decoding.generate import generate
     from glassgpt.decoding.shaped import Shaped
+    from glassgpt.decoding.speculative import Lookup, generate_speculative
+    from glassgpt.decoding.text import stream_text
     from glassgpt.errors import GlassGPTError
+    from glassgpt.evaluation.agreement import agreement
+    from glassgpt.evaluation.score import bits_per_byte, score
     from glassgpt.interface import LanguageModel, LogitsProcessor, Session, Tokenizer
     from glassgpt.loading import load
     from glassgpt.models.config import GPTConfig
@@ -35,16 +41,24 @@ _HOMES = {
     "GlassGPTError": "errors",
     "LanguageModel": "interface",
     "LogitsProcessor": "interface",
+    "Lookup": "decoding.speculative",
     "MarkovChain": "chain.markov",
     "Red": "chain.walk",
     "Session": "interface",
     "Shaped": "decoding.shaped",
     "Tokenizer": "interface",
+    "agreement": "evaluation.agreement",
+    "beam_search": "decoding.beam",
+    "bits_per_byte": "evaluation.score",
     "check_model": "check",
     "check_tokenizer": "check",
     "generate": "decoding.generate",
+    "generate_batch": "decoding.batch",
+    "generate_speculative": "decoding.speculative",
     "load": "loading",
     "read_recipe": "training.recipe",
+    "score": "evaluation.score",
+    "stream_text": "decoding.text",
     "train": "training.loop",
 }
 
@@ -54,16 +68,24 @@ __all__ = [
     "GlassGPTError",
     "LanguageModel",
     "LogitsProcessor",
+    "Lookup",
     "MarkovChain",
     "Red",
     "Session",
     "Shaped",
     "Tokenizer",
+    "agreement",
+    "beam_search",
+    "bits_per_byte",
     "check_model",
     "check_tokenizer",
     "generate",
+    "generate_batch",
+    "generate_speculative",
     "load",
     "read_recipe",
+    "score",
+    "stream_text",
     "train",
 ]
 

@@ -49,7 +49,9 @@ def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Bundle:
     if not name:
         raise UsageError(f"the model's name is empty: give {REFS}")
     path = Path(ref)
-    if path.is_dir() and not is_run(path):
+    if (
+        path.is_dir() and not is_run(path) and not (path / "run.toml").exists()
+    ):  # a run that lost its manifest is no less a run
         if is_tf_checkpoint(path):
             return read_tf_folder(path)
         if is_hf_folder(path):

@@ -38,11 +38,10 @@ def test_a_script_gets_ids_pieces_and_sizes(ask):
     answer = json.loads(ask(bpe(), "hero hero\n字", "--json"))
     assert answer == {
         "text": "hero hero\n字",
-        "tokens": [258, 259, 198 - 188, 229 - 0, 173, 151] if False else answer["tokens"],
+        "tokens": [258, 259, 10, 0xE5, 0xAD, 0x97],
         "pieces": ["hero", " hero", "\n", r"\xe5", r"\xad", r"\x97"],
         "bytes": [4, 5, 1, 1, 1, 1],
     }
-    assert answer["tokens"] == bpe().encode("hero hero\n字")
 
 
 def test_a_person_sees_the_pieces_apart_and_what_is_between_letters(ask):
@@ -68,7 +67,8 @@ def test_merges_are_shown_word_by_word(ask):
 
 def test_special_tokens_count_only_when_asked_for(ask):
     assert 260 not in json.loads(ask(bpe(), "hero<|end|>", "--json"))["tokens"]
-    answer = json.loads(ask(bpe(), "hero<|end|>", "--json", "--special"))
+    answer = json.loads(ask(bpe(), "hero<|end|>", "--json", "--special", "--merges"))
+    assert [word["word"] for word in answer["merges"]] == ["hero"]
     assert answer["tokens"] == [258, 260]
     assert answer["pieces"] == ["hero", "<|end|>"]
     assert answer["bytes"] == [4, 0]

@@ -16,10 +16,10 @@ from glassgpt.models.config import GPTConfig, RopeScaling
 from glassgpt.models.gpt_array import ArrayGPT, gpt
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.positions import sinusoids
-from glassgpt.weights.hf_config import config_from_hf, model_type_of
+from glassgpt.weights.hf_config import config_from_hf
 from glassgpt.weights.hf_names import our_parameters
 from glassgpt.weights.stored import StoredTensor
-from glassgpt.weights.tensors import read_parameters, tensors_of, torch_gpt
+from glassgpt.weights.tensors import tensors_of, torch_gpt
 
 transformers = pytest.importorskip("transformers")
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.check import TEXTS, check_tokenizer
-from glassgpt.errors import DamagedFileError, GlassGPTError, UsageError
+from glassgpt.errors import DamagedFileError, GlassGPTError, UnsupportedError, UsageError
 from glassgpt.text.bpe import (
     BYTE_SYMBOLS,
     LLAMA3_WORDS,
@@ -25,7 +25,6 @@ from glassgpt.text.bpe import (
     QWEN2_WORDS,
     SPLITTINGS,
     BPETokenizer,
-    UnsupportedTokenizerError,
 )
 
 SOURCE = Path("model") / "tokenizer.json"
@@ -145,6 +144,7 @@ def test_awkward_texts_give_the_library_s_ids_and_come_back(rule, text):
 
 
 @pytest.mark.parametrize("rule", SPLITTINGS)
+@settings(deadline=None, derandomize=True)
 @given(text=st.text())
 def test_any_text_gives_the_library_s_ids_and_comes_back(rule, text):
     ids = small(rule).encode(text)
@@ -152,7 +152,10 @@ def test_any_text_gives_the_library_s_ids_and_comes_back(rule, text):
     check_tokenizer(small(rule), [expected_back(rule, text)])
 
 
-@pytest.mark.parametrize(("rule", "step"), [("gpt-2", 1), ("smollm", 11), ("llama-bpe", 13)])
+@pytest.mark.parametrize(
+    ("rule", "step"),
+    [pytest.param("gpt-2", 1, marks=pytest.mark.slow), ("gpt-2", 7), ("smollm", 11), ("llama-bpe", 13)],
+)
 def test_every_character_of_unicode_comes_back(rule, step):
     characters = "".join(chr(code) for code in range(0, 0x110000, step) if not 0xD800 <= code < 0xE000)
     assert small(rule).decode(small(rule).encode(characters)) == characters
@@ -198,6 +201,7 @@ def test_special_tokens_are_read_when_asked_for():
     assert tokenizer.split_at_special("a<|im_end|>") == ["a", end]
 
 
+@settings(deadline=None, derandomize=True)
 @given(parts=st.lists(st.sampled_from([*SPECIAL, "<|im_", "end|>", " a", "字"])))
 def test_special_tokens_are_found_where_the_library_finds_them(parts):
     text = "".join(parts)
@@ -274,12 +278,18 @@ def test_the_earliest_listed_pair_is_merged_first_and_the_leftmost_of_equals():
 
 
 @pytest.mark.parametrize("rule", SPLITTINGS)
-@given(text=st.text(alphabet=st.one_of(st.sampled_from("the stories wear 12,.\n'é字👩"), st.characters()), max_size=60))
+@settings(deadline=None, derandomize=True)
+@given(
+    text=st.text(
+        alphabet=st.one_of(st.sampled_from("the stories wear 12,.\n'é字👩"), st.characters(codec="utf-8")), max_size=60
+    )
+)
 def test_merging_by_hand_gives_the_library_s_tokens(rule, text):
     merged = [token for merging in small(rule).merges_of(text) for token in merging.tokens]
     assert merged == small(rule).encode(text)
 
 
+@settings(deadline=None, derandomize=True)
 @given(pairs=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), max_size=9), data=st.data())
 def test_merges_in_any_order_are_followed_as_the_library_follows_them(pairs, data):
     vocabulary, merges = list(BYTE_SYMBOLS), []
@@ -372,7 +382,7 @@ def read(content):
     ],
 )
 def test_another_kind_of_tokenizer_is_refused_by_what_it_is(content, found):
-    with pytest.raises(UnsupportedTokenizerError, match=r"model.tokenizer\.json holds .*byte-level BPE") as refusal:
+    with pytest.raises(UnsupportedError, match=r"model.tokenizer\.json holds .*byte-level BPE") as refusal:
         read(content())
     assert found in str(refusal.value)
 
@@ -458,7 +468,7 @@ def test_tokens_put_around_a_text_are_not():
 
 @pytest.mark.parametrize("rule", ["default", "", "tekken", None])
 def test_an_unknown_rule_of_cutting_is_refused_by_name(rule):
-    with pytest.raises(UnsupportedTokenizerError, match=r"words cut by the rule .*gpt-2, smollm, llama-bpe"):
+    with pytest.raises(UnsupportedError, match=r"words cut by the rule .*gpt-2, smollm, llama-bpe"):
         BPETokenizer.from_vocabulary(*trained(), rule, {}, SOURCE)
 
 
@@ -739,7 +749,7 @@ def test_gpt2_writes_what_openai_s_gpt2_writes():
     check_tokenizer(tokenizer)
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(text=st.text())
 def test_gpt2_agrees_with_tiktoken_and_transformers_on_any_text(text):
     ids = gpt2().encode(text)
@@ -761,6 +771,11 @@ def test_gpt2_agrees_with_tiktoken_on_characters_and_long_texts():
         assert gpt2().encode(text) == oracle.encode_ordinary(text)
 
 
-@given(text=st.text(alphabet=st.one_of(st.sampled_from("abcdefghijklmnopqrstuvwxyz '"), st.characters()), max_size=80))
+@settings(deadline=None, derandomize=True)
+@given(
+    text=st.text(
+        alphabet=st.one_of(st.sampled_from("abcdefghijklmnopqrstuvwxyz '"), st.characters(codec="utf-8")), max_size=80
+    )
+)
 def test_gpt2_s_merges_lead_to_its_tokens(text):
     assert [token for word in gpt2().merges_of(text) for token in word.tokens] == gpt2().encode(text)

@@ -124,7 +124,7 @@ def test_the_ids_are_those_of_transformers(name, add_generation_prompt):
         assert ours == by_transformers(name, messages, add_generation_prompt=add_generation_prompt)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=4),
     name=st.sampled_from(list(TEMPLATES)),
@@ -295,8 +295,9 @@ def test_special_tokens_that_look_like_words_cannot_be_kept_apart():
         ("{{ raise_exception.__globals__ }}", "SecurityError"),
         ("{{ '{0.__class__}'.format(1) }}", "SecurityError"),
         ("{{ ''|attr('__class__') }}", "SecurityError"),
-        ("{{ ('%s'|format)['__globals__'] }}", "undefined|no attribute"),
-        ("{{ cycler.__init__.__globals__.os.popen('id').read() }}", "'cycler' is undefined"),
+        ("{{ ('%s'|format)['__globals__'] }}", "TypeError"),
+        ("{{ cycler.__init__.__globals__.os.popen('id').read() }}", "SecurityError"),
+        ("{{ cycler() }}", "'cycler' is undefined"),
         ("{{ self.__init__.__globals__ }}", "SecurityError|undefined"),
         ("{{ lipsum(n=10**9) }}", "'lipsum' is undefined"),
         ("{{ messages.append(1) }}", "SecurityError"),
@@ -322,11 +323,11 @@ def test_special_tokens_that_look_like_words_cannot_be_kept_apart():
         ("{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}", "longer than 0.5"),
         ("{{ 10 ** (10 ** 9) }}", "longer than 0.5|memory|died"),
         (
-            "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+            "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
             "longer than 0.5|memory|died",
         ),
         (
-            "{% set ns = namespace(x='ab') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
+            "{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
             "longer than 0.5|memory|died",
         ),
     ],
@@ -338,15 +339,14 @@ def test_a_hostile_or_broken_template_ends_in_our_error(source, why):
 
 
 def test_a_template_can_be_used_again_after_it_was_stopped():
-    sometimes = ChatTemplate(
-        "{% for i in messages[0].n %}{% for j in range(99999) %}{% endfor %}{% endfor %}x", seconds=1
-    )
+    source = "{% for i in messages[0].n %}{% for j in range(99999) %}{% endfor %}{% endfor %}x"
+    sometimes = ChatTemplate(source, seconds=2)
     for n, ends in ((1, True), (10_000, False), (2, True)):
         messages = [{"role": "user", "content": "", "n": [0] * n}]
         if ends:
             assert sometimes.render(messages) == "x"
         else:
-            with pytest.raises(ChatTemplateError, match="longer than 1 seconds"):
+            with pytest.raises(ChatTemplateError, match="longer than 2 seconds"):
                 sometimes.render(messages)
 
 
@@ -367,7 +367,7 @@ def test_control_words_and_time_are_there_for_templates():
 
 def test_mutated_templates_end_in_our_errors():
     rng = random.Random(5)
-    for _ in range(40):
+    for _ in range(25):
         source = rng.choice(list(TEMPLATES.values()))
         at = rng.randrange(len(source))
         piece = rng.choice(["{%", "%}", "{{", "}}", "'", "(", "", "\x00", "endfor", "messages", "|", "range(99999)"])

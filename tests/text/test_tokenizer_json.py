@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from glassgpt.errors import DamagedFileError
+from glassgpt.errors import DamagedFileError, UnsupportedError
+from glassgpt.text.bpe import BYTE_SYMBOLS, BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
 
@@ -95,3 +96,21 @@ def changed(*path, value):
 def test_anything_else_is_refused_by_its_name(content):
     with pytest.raises(DamagedFileError, match=r"tokenizer\.json"):
         tokenizer_from_json(content, SOURCE)
+
+
+def test_byte_level_bpe_goes_through_the_same_door():
+    tokens = [*BYTE_SYMBOLS, "he", "<|end|>"]
+    tokenizer = BPETokenizer.from_vocabulary(tokens, ["h e"], "qwen2", {"<|end|>": 257}, SOURCE)
+    again = tokenizer_from_json(json.loads(json.dumps(tokenizer_to_json(tokenizer))), SOURCE)
+    assert isinstance(again, BPETokenizer)
+    assert tokenizer_to_json(again) == tokenizer_to_json(tokenizer)
+    assert again.encode("he") == [256]
+    untyped = tokenizer_to_json(tokenizer)
+    del untyped["model"]["type"]
+    assert isinstance(tokenizer_from_json(untyped, SOURCE), BPETokenizer)
+
+
+@pytest.mark.parametrize("kind", ["Unigram", "WordPiece"])
+def test_other_kinds_of_tokenizer_are_refused_as_such(kind):
+    with pytest.raises(UnsupportedError, match=rf"tokenizer\.json holds a tokenizer of type {kind}"):
+        tokenizer_from_json(changed("model", "type", value=kind), SOURCE)

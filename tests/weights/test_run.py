@@ -10,7 +10,6 @@ import pytest
 
 from glassgpt.errors import DamagedFileError, GlassGPTError, UsageError
 from glassgpt.loading import load
-from glassgpt.models.config import GPTConfig
 from glassgpt.training.loop import Interrupted, train
 from glassgpt.training.recipe import read_recipe
 from glassgpt.weights.run import SETTINGS, Run, is_run

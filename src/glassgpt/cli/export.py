@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glassgpt.cli.output import add_json, print_json
 from glassgpt.cli.reference import add_ref
 from glassgpt.errors import UsageError
+
+if TYPE_CHECKING:
+    from glassgpt.weights.bundle import Bundle
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, choices=["hf", "gguf"], help="a Hugging Face folder, or a GGUF file")
     parser.add_argument("--out", required=True, metavar="DIR", help="the new folder; for gguf also a file, NAME.gguf")
     parser.add_argument(
-        "--dtype", metavar="TYPE", help="hf: float32 (the default), bfloat16, float16; gguf: F32 (the default), F16, Q8_0"
+        "--dtype",
+        metavar="TYPE",
+        help="hf: float32 (the default), bfloat16, float16; gguf: F32 (the default), F16, Q8_0",
     )
     add_json(parser)
 
@@ -48,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def export_to_gguf(bundle, out: Path, dtype: str) -> Path:  # type: ignore[no-untyped-def]
+def export_to_gguf(bundle: Bundle, out: Path, dtype: str) -> Path:
     from glassgpt.text.bpe import BPETokenizer
     from glassgpt.weights.gguf_export import export_gguf, exportable_architecture
     from glassgpt.weights.tensors import read_parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from glassgpt.cli.output import add_json, number, print_json
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if tokenizer is None and args.stop:
         raise UsageError(f"{NO_TEXT}, so --stop can't be found in its text: give --end-tokens")
     draft = load(args.draft, args.dtype, allow_pickle=args.allow_pickle)[0] if args.draft is not None else None
-    going_on = GoingOn(args, model, tokenizer, draft, prompt_of(args, tokenizer), ends_of(args, tokenizer))
+    going_on = GoingOn(args, model, tokenizer, draft, prompt_of(args, tokenizer), ends_of(args, model, tokenizer))
     if args.beams is not None:
         going_on.search()
     elif args.json:
@@ -95,7 +96,7 @@ def prompt_of(args: argparse.Namespace, tokenizer: Tokenizer | None) -> list[int
     return list(context_of(args.prompt, tokenizer, "the prompt"))
 
 
-def ends_of(args: argparse.Namespace, tokenizer: Tokenizer | None) -> frozenset[int]:
+def ends_of(args: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer | None) -> frozenset[int]:
     """The tokens that end a text: those that were asked for, else the model's own and its tokenizer's."""
     from glassgpt.loading import open_model
 
@@ -103,9 +104,8 @@ def ends_of(args: argparse.Namespace, tokenizer: Tokenizer | None) -> frozenset[
         return frozenset(token_ids(args.end_tokens, "--end-tokens"))
     if args.ignore_end:
         return frozenset()
-    end = getattr(tokenizer, "end_token", None)
-    own = open_model(args.ref, allow_pickle=args.allow_pickle).end_tokens
-    return frozenset(own) | (frozenset() if end is None else {end})
+    own = {*open_model(args.ref, allow_pickle=args.allow_pickle).end_tokens, getattr(tokenizer, "end_token", None)}
+    return frozenset(end for end in own if end is not None and end < model.vocab_size)
 
 
 @dataclass
@@ -172,12 +172,12 @@ class GoingOn:
 
         drawn = self.drawn(i)
         if self.tokenizer is None:
-            print(",".join(map(str, self.prompt)), end="", flush=True)
+            begin = ",".join(map(str, self.prompt))
             pieces: Iterable[str] = (f",{token}" for token, _ in drawn)
         else:
-            print(self.tokenizer.decode(self.prompt), end="", flush=True)
+            begin = self.tokenizer.decode(self.prompt)
             pieces = TextStream(drawn, self.tokenizer, stop=self.args.stop, ends=self.ends)
-        for piece in pieces:
+        for piece in chain([begin], pieces):
             print(piece, end="", flush=True)
         print()
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from glassgpt.interface import LanguageModel, Tokenizer
 
-REF_HELP = "a run folder or RUN@STEP, a Hugging Face folder or repo id, gpt2, smollm2, a checkpoint folder, a .gguf file"
+REF_HELP = (
+    "a run folder or RUN@STEP, a Hugging Face folder or repo id, gpt2, smollm2, a checkpoint folder, a .gguf file"
+)
 
 
 def add_ref(parser: argparse.ArgumentParser, *, runs_it: bool = True) -> None:

@@ -35,8 +35,11 @@ def run(args: argparse.Namespace) -> int:
     bpe = tokenizer if isinstance(tokenizer, BPETokenizer) else None
     if bpe is None and args.merges:
         raise UsageError("--merges needs a model whose tokens are made by merges, and this one's are not")
-    ids = bpe.encode_with_special(args.text) if bpe and args.special else tokenizer.encode(args.text)
-    words = bpe.merges_of(args.text) if bpe and args.merges else None
+    parts = bpe.split_at_special(args.text) if bpe and args.special else [args.text]
+    ids = [token for part in parts for token in ([part] if isinstance(part, int) else tokenizer.encode(part))]
+    words = None
+    if bpe and args.merges:
+        words = [word for part in parts if isinstance(part, str) for word in bpe.merges_of(part)]
     if args.json:
         print_json(_content(args.text, ids, tokenizer, words))
         return 0

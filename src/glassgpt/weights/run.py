@@ -26,8 +26,8 @@ from safetensors.numpy import save
 
 from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.files import write_atomically
-from glassgpt.models.config import GPTConfig
 from glassgpt.interface import Tokenizer
+from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json

@@ -19,9 +19,11 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("decode.c")
-OPTIONS = (
-    "-std=gnu11 -fPIC -shared -pthread -fopenmp-simd -ffp-contract=fast -fno-math-errno -fno-trapping-math -Wno-psabi"
-).split()
+OPTIONS = [
+    *("-std=gnu11", "-fPIC", "-shared", "-pthread"),
+    *("-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+    "-Wno-psabi",  # it warns of vectors between functions, all of which are inlined
+]
 # The best that a compiler knows for this processor first; the last is understood by any.
 TARGETS = (["-O3", "-march=native"], ["-O3", "-mcpu=native"], ["-O2"])
 PATIENCE = 120  # seconds for one run of the compiler

@@ -55,10 +55,15 @@
 #endif
 
 #define LANES (VECTOR_BYTES / 4)
-#define BLOCK 32      /* columns that share a scale; every row is padded with zeros to whole blocks */
-#define TOKENS 4      /* tokens that a tile is multiplied with at a time */
-#define ALIGNMENT 64  /* of every tile and buffer: a cache line */
-#define CHUNK 256     /* columns of the MLP's hidden layer that a thread takes at a time; whole blocks */
+#define BLOCK 32      /* columns that share a scale */
+#define PAIR 64       /* two blocks; every row is padded with zeros to whole pairs */
+#define ALIGNMENT 64  /* of every buffer: a cache line */
+#define CHUNK 256     /* columns of the MLP's hidden layer that a thread takes at a time; whole pairs */
+#if VECTOR_BYTES == 32
+#define TOKENS 3      /* tokens that a tile is multiplied with at a time: their sums fill the 16 registers of AVX2 */
+#else
+#define TOKENS 4      /* AVX-512 and Arm have 32 */
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float Floats __attribute__((vector_size(VECTOR_BYTES), may_alias));
@@ -139,7 +144,7 @@ INLINE void store_halves(uint16_t *to, Floats values) {
 INLINE float exponential(float x) {
     x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
     float n = rintf(x * 1.44269504f);
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln(2) in two parts: the first has few bits, so n * is exact */
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f; /* ln(2) in two parts: n times the first is exact */
     float p = 0.001381459878757596f;
     p = p * r + 0.008368716575205326f;
     p = p * r + 0.04166838899254799f;
@@ -222,12 +227,14 @@ INLINE int head_stride(const Model *m) { return (int)round_up((size_t)m->head_si
 
 /* ---- Packing ----
  *
- * A tile holds LANES rows of `columns` (n_in in whole blocks). Element (row r, column k) lies
+ * A tile holds LANES rows of `columns` (n_in in whole pairs of blocks), as one stretch that is read from its beginning
+ * to its end: scales in a place of their own would be a second stream, and halved the speed. Row r, column k lies
  *   FLOAT32   at float k LANES + r
  *   BFLOAT16  at 16-bit number 2 ((k / 2) LANES + r) + k % 2: two columns in one 32-bit lane
- *   INT8      four columns in one lane; before them, for each block, LANES half-precision scales
- *   INT4      eight columns in one lane: the low halves of its bytes are four columns, the high halves those 16 further
- *             on; before them, for each block, LANES scales and then LANES minima
+ *   INT8      for each pair of blocks: LANES half-precision scales of the first block, as many of the second (a pair,
+ *             so that what follows stays aligned), then bytes, four columns in one lane
+ *   INT4      for each pair of blocks: scales and minima of the first, of the second, then eight columns in one lane:
+ *             the low halves of its bytes are four columns, the high halves those 16 further on
  */
 
 #if defined(BYTES_AVX512) || defined(BYTES_AVXVNNI)
@@ -236,42 +243,53 @@ INLINE int head_stride(const Model *m) { return (int)round_up((size_t)m->head_si
 #define BIAS 0
 #endif
 
-INLINE int columns_of(const Matrix *m) { return (int)round_up((size_t)m->n_in, BLOCK); }
+#define INT8_SCALES (2 * 2 * LANES)     /* bytes of a pair's scales */
+#define INT4_SCALES (2 * 2 * 2 * LANES) /* and minima */
+#define INT8_PAIR (INT8_SCALES + PAIR * LANES)
+#define INT4_PAIR (INT4_SCALES + PAIR / 2 * LANES)
+
+INLINE int columns_of(const Matrix *m) { return (int)round_up((size_t)m->n_in, PAIR); }
 
 INLINE int tiles_of(const Matrix *m) { return (m->n_out + LANES - 1) / LANES; }
 
-static size_t scale_bytes(int format, size_t columns) {
-    if (format == FLOAT32 || format == BFLOAT16) return 0;
-    return round_up(columns / BLOCK * LANES * sizeof(uint16_t) * (format == INT4 ? 2 : 1), ALIGNMENT);
-}
-
-static size_t tile_bytes(int format, size_t columns) {
-    static const size_t bits[] = {[FLOAT32] = 32, [BFLOAT16] = 16, [INT8] = 8, [INT4] = 4};
-    return scale_bytes(format, columns) + columns * LANES * bits[format] / 8;
+INLINE size_t tile_bytes(int format, size_t columns) {
+    static const size_t of_pair[] = {
+        [FLOAT32] = 4 * PAIR * LANES, [BFLOAT16] = 2 * PAIR * LANES, [INT8] = INT8_PAIR, [INT4] = INT4_PAIR
+    };
+    return columns / PAIR * of_pair[format];
 }
 
 static const uint8_t *tile_of(const Matrix *m, int tile) {
     return m->tiles + (size_t)tile * tile_bytes(m->format, (size_t)columns_of(m));
 }
 
-/* Where column k of row r is among the bytes of an INT8 tile, and of an INT4 tile (k modulo the block's half). */
-INLINE size_t int8_place(int k, int r) { return (size_t)(k / 4 * 4) * LANES + (size_t)(4 * r + k % 4); }
+/* Where in a tile the scales of column k's block and row r are, as a 16-bit number, and where its byte is. */
+INLINE size_t int8_scale(int k, int r) { return (size_t)(k / PAIR * INT8_PAIR / 2 + k % PAIR / BLOCK * LANES + r); }
 
-INLINE size_t int4_place(int k, int r) { return (size_t)(k / BLOCK * 16) * LANES + int8_place(k % 16, r); }
+INLINE size_t int4_scale(int k, int r) { return (size_t)(k / PAIR * INT4_PAIR / 2 + k % PAIR / BLOCK * 2 * LANES + r); }
+
+INLINE size_t lane_byte(int k, int r) { return (size_t)(k / 4 * 4 * LANES + 4 * r + k % 4); }
+
+INLINE size_t int8_byte(int k, int r) { return (size_t)(k / PAIR * INT8_PAIR + INT8_SCALES) + lane_byte(k % PAIR, r); }
+
+INLINE size_t int4_byte(int k, int r) {
+    size_t block = (size_t)(k / PAIR * INT4_PAIR + INT4_SCALES + k % PAIR / BLOCK * (BLOCK / 2) * LANES);
+    return block + lane_byte(k % 16, r);
+}
 
 INLINE int clamp(float value, int least, int most) {
     return value < (float)least ? least : value > (float)most ? most : (int)rintf(value);
 }
 
 /* A block as d q, |q| <= 127. A block that already is of this kind, with 127 in it, comes out as it was. */
-static void pack_int8_block(const float *values, int k, int r, uint16_t *scales, uint8_t *bytes) {
+static void pack_int8_block(const float *values, int k, int r, uint8_t *tile) {
     float largest = 0;
     for (int i = 0; i < BLOCK; i++) largest = fmaxf(largest, fabsf(values[i]));
     uint16_t scale = float_to_half(fminf(largest / 127, 65504.0f));
     float d = half_to_float(scale), inverse = d > 0 ? 1 / d : 0;
-    scales[k / BLOCK * LANES + r] = scale;
+    ((uint16_t *)(void *)tile)[int8_scale(k, r)] = scale;
     for (int i = 0; i < BLOCK; i++) {
-        bytes[int8_place(k + i, r)] = (uint8_t)(clamp(values[i] * inverse, -127, 127) + BIAS);
+        tile[int8_byte(k + i, r)] = (uint8_t)(clamp(values[i] * inverse, -127, 127) + BIAS);
     }
 }
 
@@ -308,7 +326,7 @@ static void fit_line(const float *values, const uint8_t *levels, float *d, float
 
 /* A block as d q + m, 0 <= q <= 15: the best of a few ranges around the block's own. The first is the range itself,
  * which gives a block that already is of this kind back as it was. */
-static void pack_int4_block(const float *values, int k, int r, uint16_t *scales, uint8_t *bytes) {
+static void pack_int4_block(const float *values, int k, int r, uint8_t *tile) {
     static const float widths[] = {15, 14, 14.5f, 15.5f, 16, 17, 18};
     float least = values[0], most = values[0], best = INFINITY;
     uint8_t levels[BLOCK], chosen[BLOCK] = {0};
@@ -331,15 +349,15 @@ static void pack_int4_block(const float *values, int k, int r, uint16_t *scales,
         chosen_minimum = minimum;
         memcpy(chosen, levels, BLOCK);
     }
-    scales[2 * (k / BLOCK) * LANES + r] = chosen_scale;
-    scales[(2 * (k / BLOCK) + 1) * LANES + r] = chosen_minimum;
-    for (int i = 0; i < BLOCK; i++) bytes[int4_place(k + i, r)] |= (uint8_t)(chosen[i] << (i < 16 ? 0 : 4));
+    ((uint16_t *)(void *)tile)[int4_scale(k, r)] = chosen_scale;
+    ((uint16_t *)(void *)tile)[int4_scale(k, r) + LANES] = chosen_minimum;
+    for (int i = 0; i < BLOCK; i++) tile[int4_byte(k + i, r)] |= (uint8_t)(chosen[i] << (i < 16 ? 0 : 4));
 }
 
-static void pack_block(int format, const float *values, int k, int r, uint8_t *tile, size_t scales) {
+static void pack_block(int format, const float *values, int k, int r, uint8_t *tile) {
     uint16_t *halves = (uint16_t *)(void *)tile;
-    if (format == INT8) pack_int8_block(values, k, r, halves, tile + scales);
-    if (format == INT4) pack_int4_block(values, k, r, halves, tile + scales);
+    if (format == INT8) pack_int8_block(values, k, r, tile);
+    if (format == INT4) pack_int4_block(values, k, r, tile);
     for (int i = 0; i < BLOCK && format == FLOAT32; i++) ((float *)(void *)tile)[(k + i) * LANES + r] = values[i];
     for (int i = 0; i < BLOCK && format == BFLOAT16; i++) {
         halves[2 * ((k + i) / 2 * LANES + r) + i % 2] = float_to_bfloat(values[i]);
@@ -355,7 +373,7 @@ size_t glass_packed_bytes(int format, int n_out, int n_in) {
 void glass_pack(int format, int n_out, int n_in, const float *from, size_t row_stride, size_t column_stride,
                 uint8_t *tiles) {
     Matrix m = {.format = format, .n_out = n_out, .n_in = n_in};
-    size_t columns = (size_t)columns_of(&m), size = tile_bytes(format, columns), scales = scale_bytes(format, columns);
+    size_t columns = (size_t)columns_of(&m), size = tile_bytes(format, columns);
     float values[BLOCK];
     for (int tile = 0; tile < tiles_of(&m); tile++) {
         for (int k = 0; k < (int)columns; k += BLOCK) {
@@ -365,7 +383,7 @@ void glass_pack(int format, int n_out, int n_in, const float *from, size_t row_s
                     int inside = row < (size_t)n_out && k + i < n_in;
                     values[i] = inside ? from[row * row_stride + (size_t)(k + i) * column_stride] : 0.0f;
                 }
-                pack_block(format, values, k, r, tiles + (size_t)tile * size, scales);
+                pack_block(format, values, k, r, tiles + (size_t)tile * size);
             }
         }
     }
@@ -374,20 +392,19 @@ void glass_pack(int format, int n_out, int n_in, const float *from, size_t row_s
 /* One row of a matrix as floats: an embedding, or what the packed weights stand for. */
 static void unpack_row(const Matrix *m, int row, float *to) {
     int r = row % LANES;
-    const uint8_t *tile = tile_of(m, row / LANES), *bytes = tile + scale_bytes(m->format, (size_t)columns_of(m));
+    const uint8_t *tile = tile_of(m, row / LANES);
     const uint16_t *halves = (const uint16_t *)(const void *)tile;
     for (int k = 0; k < m->n_in; k++) {
-        int block = k / BLOCK;
         if (m->format == FLOAT32) to[k] = ((const float *)(const void *)tile)[k * LANES + r];
         if (m->format == BFLOAT16) to[k] = from_bits((uint32_t)halves[2 * (k / 2 * LANES + r) + k % 2] << 16);
         if (m->format == INT8) {
-            int q = BIAS ? (int)bytes[int8_place(k, r)] - BIAS : (int)(int8_t)bytes[int8_place(k, r)];
-            to[k] = half_to_float(halves[block * LANES + r]) * (float)q;
+            uint8_t byte = tile[int8_byte(k, r)];
+            to[k] = half_to_float(halves[int8_scale(k, r)]) * (float)(BIAS ? byte - BIAS : (int8_t)byte);
         }
         if (m->format == INT4) {
-            int q = bytes[int4_place(k, r)] >> (k % BLOCK < 16 ? 0 : 4) & 15;
-            to[k] = half_to_float(halves[2 * block * LANES + r]) * (float)q
-                  + half_to_float(halves[(2 * block + 1) * LANES + r]);
+            int level = tile[int4_byte(k, r)] >> (k % BLOCK < 16 ? 0 : 4) & 15;
+            size_t scale = int4_scale(k, r);
+            to[k] = half_to_float(halves[scale]) * (float)level + half_to_float(halves[scale + LANES]);
         }
     }
 }
@@ -400,7 +417,7 @@ void glass_unpack(const Matrix *m, float *to) {
 
 typedef struct {
     float *values;
-    size_t stride; /* floats from row to row: whole blocks, zeros at the end */
+    size_t stride; /* floats from row to row: whole pairs of blocks, zeros at the end */
     int8_t *bytes;
     float *scales;    /* (rows, blocks) */
     int32_t *totals;  /* of a block's bytes: what the BIAS of the weights is multiplied with */
@@ -437,36 +454,38 @@ static void quantise(const Rows *rows, size_t row, size_t start, size_t end) {
 
 /* ---- A tile times T tokens: LANES results each ---- */
 
-/* Sums are gathered in arrays of constant size, which the compiler keeps in registers, and handed over at the end. */
+/* An addition waits four cycles for the one before, so each row has four sums, in an array of constant size that the
+ * compiler keeps in registers. */
 INLINE void float32_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *to, const int T) {
     const float *w = (const float *)(const void *)tile;
     const size_t stride = x->stride;
     const float *values = x->values + first * stride;
-    Floats even[TOKENS] = {{0}}, odd[TOKENS] = {{0}}; /* two sums, for an addition waits four cycles for the one before */
-    for (int k = 0; k < columns; k += 2, w += 2 * LANES, values += 2) {
+    Floats sums[TOKENS][4] = {{{0}}};
+    for (int k = 0; k < columns; k += 4, w += 4 * LANES, values += 4) {
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            even[t] += load(w) * values[(size_t)t * stride];
-            odd[t] += load(w + LANES) * values[(size_t)t * stride + 1];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sums[t][i] += load(w + i * LANES) * values[(size_t)t * stride + (size_t)i];
         }
     }
-    for (int t = 0; t < T; t++) to[t] = even[t] + odd[t];
+    for (int t = 0; t < T; t++) to[t] = (sums[t][0] + sums[t][1]) + (sums[t][2] + sums[t][3]);
 }
 
 INLINE void bfloat16_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *to, const int T) {
     const Words *w = (const Words *)(const void *)tile;
     const size_t stride = x->stride;
     const float *values = x->values + first * stride;
-    Floats even[TOKENS] = {{0}}, odd[TOKENS] = {{0}};
-    for (int k = 0; k < columns; k += 2, w++, values += 2) {
-        Floats low = (Floats)(*w << 16), high = (Floats)(*w & 0xffff0000u);
+    Floats sums[TOKENS][4] = {{{0}}};
+    for (int k = 0; k < columns; k += 4, w += 2, values += 4) {
+        Floats four[4] = {(Floats)(w[0] << 16), (Floats)(w[0] & 0xffff0000u),
+                          (Floats)(w[1] << 16), (Floats)(w[1] & 0xffff0000u)};
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
-            even[t] += low * values[(size_t)t * stride];
-            odd[t] += high * values[(size_t)t * stride + 1];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++) sums[t][i] += four[i] * values[(size_t)t * stride + (size_t)i];
         }
     }
-    for (int t = 0; t < T; t++) to[t] = even[t] + odd[t];
+    for (int t = 0; t < T; t++) to[t] = (sums[t][0] + sums[t][1]) + (sums[t][2] + sums[t][3]);
 }
 
 INLINE int32_t four_bytes(const int8_t *from) {
@@ -565,7 +584,7 @@ INLINE Ints int8_block(const uint8_t *w, const int8_t *x, int32_t total) {
     Ints sum = {0};
     (void)total;
     for (int k = 0; k < BLOCK; k++) {
-        for (int r = 0; r < LANES; r++) sum[r] += (int8_t)w[int8_place(k, r)] * x[k];
+        for (int r = 0; r < LANES; r++) sum[r] += (int8_t)w[lane_byte(k, r)] * x[k];
     }
     return sum;
 }
@@ -574,7 +593,7 @@ INLINE Ints int4_block(const uint8_t *w, const int8_t *x) {
     Ints sum = {0};
     for (int k = 0; k < 16; k++) {
         for (int r = 0; r < LANES; r++) {
-            uint8_t both = w[int8_place(k, r)];
+            uint8_t both = w[lane_byte(k, r)];
             sum[r] += (both & 15) * x[k] + (both >> 4) * x[k + 16];
         }
     }
@@ -586,15 +605,14 @@ INLINE Ints int4_block(const uint8_t *w, const int8_t *x) {
 INLINE Floats as_floats(Ints values) { return __builtin_convertvector(values, Floats); }
 
 INLINE void int8_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *to, const int T) {
-    const uint16_t *scales = (const uint16_t *)(const void *)tile;
-    const uint8_t *w = tile + scale_bytes(INT8, (size_t)columns);
     const size_t stride = x->stride, blocks = stride / BLOCK;
     const int8_t *bytes = x->bytes + first * stride;
     const float *x_scales = x->scales + first * blocks;
     const int32_t *totals = x->totals + first * blocks;
     Floats sums[TOKENS] = {{0}};
-    for (int b = 0; b < columns / BLOCK; b++, scales += LANES, w += BLOCK * LANES, bytes += BLOCK) {
-        Floats d = load_halves(scales);
+    for (int b = 0; b < columns / BLOCK; b++, bytes += BLOCK) {
+        const uint8_t *pair = tile + b / 2 * INT8_PAIR, *w = pair + INT8_SCALES + b % 2 * BLOCK * LANES;
+        Floats d = load_halves((const uint16_t *)(const void *)pair + b % 2 * LANES);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
             size_t block = (size_t)t * blocks + (size_t)b;
@@ -607,13 +625,13 @@ INLINE void int8_tile(const uint8_t *tile, int columns, const Rows *x, size_t fi
 
 /* A block's part of a row is the sum of (d q + m)(s x) = s (d sum(q x) + m sum(x)). */
 INLINE void int4_tile(const uint8_t *tile, int columns, const Rows *x, size_t first, Floats *to, const int T) {
-    const uint16_t *scales = (const uint16_t *)(const void *)tile;
-    const uint8_t *w = tile + scale_bytes(INT4, (size_t)columns);
     const size_t stride = x->stride, blocks = stride / BLOCK;
     const int8_t *bytes = x->bytes + first * stride;
     const float *x_scales = x->scales + first * blocks, *x_sums = x->sums + first * blocks;
     Floats sums[TOKENS] = {{0}}, minima[TOKENS] = {{0}};
-    for (int b = 0; b < columns / BLOCK; b++, scales += 2 * LANES, w += BLOCK / 2 * LANES, bytes += BLOCK) {
+    for (int b = 0; b < columns / BLOCK; b++, bytes += BLOCK) {
+        const uint8_t *pair = tile + b / 2 * INT4_PAIR, *w = pair + INT4_SCALES + b % 2 * (BLOCK / 2) * LANES;
+        const uint16_t *scales = (const uint16_t *)(const void *)pair + b % 2 * 2 * LANES;
         Floats d = load_halves(scales), m = load_halves(scales + LANES);
 #pragma GCC unroll 4
         for (int t = 0; t < T; t++) {
@@ -642,136 +660,14 @@ static void multiply_tile(int format, const uint8_t *tile, int columns, const Ro
     case 1: any_tile(format, tile, columns, x, first, sums, 1); break;
     case 2: any_tile(format, tile, columns, x, first, sums, 2); break;
     case 3: any_tile(format, tile, columns, x, first, sums, 3); break;
-    default: any_tile(format, tile, columns, x, first, sums, 4);
+    default: any_tile(format, tile, columns, x, first, sums, TOKENS);
     }
 }
 
-/* ---- Threads: a team walks through a step together, sharing the items of each phase ---- */
+/* ---- What a step works on ---- */
 
-typedef struct Work Work;
-
+/* The buffers of a step, for n tokens; every row is padded with zeros to whole pairs of blocks. */
 typedef struct {
-    _Alignas(ALIGNMENT) atomic_int next;           /* the first item of this phase that nobody has taken */
-    _Alignas(ALIGNMENT) atomic_int arrived;        /* threads that have finished this phase */
-    _Alignas(ALIGNMENT) atomic_uint phase;         /* phases finished */
-    _Alignas(ALIGNMENT) atomic_uint steps;         /* steps begun: what a helper waits for */
-    const Work *work;                              /* NULL: go home */
-    int size;
-    pthread_mutex_t mutex;
-    pthread_cond_t begun;
-    pthread_t helpers[];
-} Team;
-
-typedef struct {
-    Team *team;
-    int index;
-} Start;
-
-INLINE void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-/* Takes up to `chunk` of `count` items: [*first, *end). 0 when none are left. */
-static int take(Team *team, int count, int chunk, int *first, int *end) {
-    *first = atomic_fetch_add_explicit(&team->next, chunk, memory_order_relaxed);
-    *end = *first + chunk < count ? *first + chunk : count;
-    return *first < count;
-}
-
-/* Ends a phase: nobody goes on before all are here. A core may be lent to another program, so don't spin for long. */
-static void finish(Team *team) {
-    unsigned phase = atomic_load_explicit(&team->phase, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->size - 1) {
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->next, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->phase, phase + 1, memory_order_release);
-        return;
-    }
-    for (int spins = 0; atomic_load_explicit(&team->phase, memory_order_acquire) == phase; spins++) {
-        if (spins < 5000) relax();
-        else sched_yield();
-    }
-}
-
-static void run(const Work *work, Team *team, int thread);
-
-#define AWAKE 100e-6 /* seconds that a helper spins after a step, for the next one may come soon */
-
-static unsigned wait_for_step(Team *team, unsigned seen) {
-    double until = seconds() + AWAKE;
-    for (int spins = 0; spins % 64 || seconds() < until; spins++) {
-        unsigned steps = atomic_load_explicit(&team->steps, memory_order_acquire);
-        if (steps != seen) return steps;
-        relax();
-    }
-    pthread_mutex_lock(&team->mutex);
-    unsigned steps;
-    while ((steps = atomic_load(&team->steps)) == seen) pthread_cond_wait(&team->begun, &team->mutex);
-    pthread_mutex_unlock(&team->mutex);
-    return steps;
-}
-
-static void *help(void *argument) {
-    Start start = *(Start *)argument;
-    free(argument);
-    for (unsigned seen = 0;;) {
-        seen = wait_for_step(start.team, seen);
-        if (!start.team->work) return NULL;
-        run(start.team->work, start.team, start.index);
-    }
-}
-
-static void begin(Team *team, const Work *work) {
-    team->work = work;
-    pthread_mutex_lock(&team->mutex);
-    atomic_fetch_add_explicit(&team->steps, 1, memory_order_release);
-    pthread_cond_broadcast(&team->begun);
-    pthread_mutex_unlock(&team->mutex);
-}
-
-void glass_team_free(Team *team) {
-    begin(team, NULL);
-    for (int i = 0; i < team->size - 1; i++) pthread_join(team->helpers[i], NULL);
-    pthread_mutex_destroy(&team->mutex);
-    pthread_cond_destroy(&team->begun);
-    free(team);
-}
-
-/* The caller and `size` - 1 helpers, or as many as the system grants. NULL without memory. */
-Team *glass_team_new(int size) {
-    size_t bytes = round_up(sizeof(Team) + (size_t)size * sizeof(pthread_t), ALIGNMENT);
-    Team *team = aligned_alloc(ALIGNMENT, bytes);
-    if (!team) return NULL;
-    memset(team, 0, bytes);
-    team->size = 1;
-    pthread_mutex_init(&team->mutex, NULL);
-    pthread_cond_init(&team->begun, NULL);
-    for (; team->size < size; team->size++) {
-        Start *start = malloc(sizeof *start);
-        if (!start) break;
-        *start = (Start){team, team->size};
-        if (pthread_create(&team->helpers[team->size - 1], NULL, help, start)) {
-            free(start);
-            break;
-        }
-    }
-    return team;
-}
-
-/* ---- A step ---- */
-
-/* The buffers of a step, for n tokens; every row is padded with zeros to whole blocks. */
-struct Work {
     const Model *model;
     const Cache *cache;
     const int32_t *tokens;
@@ -785,7 +681,191 @@ struct Work {
     float *scores;   /* (threads, capacity) */
     size_t score_stride;
     Rows stream, normed, mixed, hidden; /* inputs of matrices; stream is x itself */
-};
+} Work;
+
+#define PHASES_OF_LAYER 11 /* at most; see `run` */
+#define OTHER_PHASES 4
+
+/* ---- Threads: a team walks through a step together, sharing the items of each phase ----
+ *
+ * A phase is over when its items are done, not when every thread has come by: a helper whose core is lent to another
+ * program holds the others up only while it has an item in hand. A helper that is late finds nothing left and catches
+ * up; if it still is in the old step when the next begins, the caller walks that one alone.
+ */
+
+typedef struct {
+    _Alignas(ALIGNMENT) atomic_int next; /* the first item that nobody has taken */
+    atomic_int done;                     /* items finished */
+} Phase;
+
+/* One thread's way through a step. */
+typedef struct {
+    const Work *work;
+    Phase *phase;
+    int thread, threads;
+    int finished; /* items of this phase that this thread has finished */
+} Walk;
+
+INLINE void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Takes up to `chunk` of `count` items: [*first, *end). When none are left it returns 0, once all are done. */
+static int take(Walk *walk, int count, int chunk, int *first, int *end) {
+    Phase *phase = walk->phase;
+    *first = atomic_fetch_add_explicit(&phase->next, chunk, memory_order_relaxed);
+    *end = *first + chunk < count ? *first + chunk : count;
+    if (*first < count) {
+        walk->finished += *end - *first; /* by the time of the next call */
+        return 1;
+    }
+    int done = walk->finished;
+    if (done) done += atomic_fetch_add_explicit(&phase->done, done, memory_order_acq_rel);
+    for (int spins = 0; done < count; spins++) {
+        if (spins < 5000) relax(); /* tens of microseconds; then perhaps the thread we wait for wants this core */
+        else sched_yield();
+        done = atomic_load_explicit(&phase->done, memory_order_acquire);
+    }
+    atomic_thread_fence(memory_order_acquire);
+    walk->finished = 0;
+    walk->phase++;
+    return 0;
+}
+
+static void run(Walk *walk);
+
+typedef struct {
+    Work work;               /* of the step that helpers may be in */
+    Phase *phases, *alone;   /* of that step; of one that the caller walks alone */
+    int n_phases, size, home; /* home: helpers are to end */
+    int inside;              /* helpers in the step; under the mutex */
+    atomic_uint steps;       /* steps begun: what a helper waits for */
+    pthread_mutex_t mutex;
+    pthread_cond_t begun;
+    pthread_t helpers[];
+} Team;
+
+typedef struct {
+    Team *team;
+    int index;
+} Start;
+
+#define AWAKE 100e-6 /* seconds that a helper spins after a step, for the next one may come soon */
+
+static double seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void wait_for_step(Team *team, unsigned seen) {
+    double until = seconds() + AWAKE;
+    for (int spins = 0; spins % 64 || seconds() < until; spins++) {
+        if (atomic_load_explicit(&team->steps, memory_order_relaxed) != seen) return;
+        relax();
+    }
+    pthread_mutex_lock(&team->mutex);
+    while (atomic_load(&team->steps) == seen) pthread_cond_wait(&team->begun, &team->mutex);
+    pthread_mutex_unlock(&team->mutex);
+}
+
+static void *help(void *argument) {
+    Start start = *(Start *)argument;
+    Team *team = start.team;
+    free(argument);
+    for (unsigned seen = 0;;) {
+        wait_for_step(team, seen);
+        pthread_mutex_lock(&team->mutex);
+        seen = atomic_load(&team->steps);
+        int home = team->home;
+        team->inside += !home;
+        pthread_mutex_unlock(&team->mutex);
+        if (home) return NULL;
+        run(&(Walk){&team->work, team->phases, start.index, team->size, 0});
+        pthread_mutex_lock(&team->mutex);
+        team->inside--;
+        pthread_mutex_unlock(&team->mutex);
+    }
+}
+
+static void clear(Phase *phases, int n) {
+    for (int i = 0; i < n; i++) {
+        atomic_init(&phases[i].next, 0);
+        atomic_init(&phases[i].done, 0);
+    }
+}
+
+/* Wakes the helpers for a step, or with `work` NULL to end. 0 if one of them is still in the step before. */
+static int begin(Team *team, const Work *work) {
+    pthread_mutex_lock(&team->mutex);
+    int ready = !work || !team->inside;
+    if (ready) {
+        if (work) team->work = *work;
+        if (work) clear(team->phases, team->n_phases);
+        team->home = !work;
+        atomic_fetch_add(&team->steps, 1);
+        pthread_cond_broadcast(&team->begun);
+    }
+    pthread_mutex_unlock(&team->mutex);
+    return ready;
+}
+
+static void walk_step(Team *team, const Work *work) {
+    if (team->size > 1 && begin(team, work)) {
+        run(&(Walk){&team->work, team->phases, 0, team->size, 0});
+    } else {
+        clear(team->alone, team->n_phases);
+        run(&(Walk){work, team->alone, 0, 1, 0});
+    }
+}
+
+void glass_team_free(Team *team) {
+    begin(team, NULL);
+    for (int i = 0; i < team->size - 1; i++) pthread_join(team->helpers[i], NULL);
+    pthread_mutex_destroy(&team->mutex);
+    pthread_cond_destroy(&team->begun);
+    free(team->phases);
+    free(team);
+}
+
+static void hire(Team *team, int size) {
+    for (; team->size < size; team->size++) {
+        Start *start = malloc(sizeof *start);
+        if (!start) return;
+        *start = (Start){team, team->size};
+        if (pthread_create(&team->helpers[team->size - 1], NULL, help, start)) {
+            free(start);
+            return;
+        }
+    }
+}
+
+/* The caller and `size` - 1 helpers, or as many as the system grants, for models of n_layer layers. NULL without
+ * memory. */
+Team *glass_team_new(int size, int n_layer) {
+    Team *team = calloc(1, sizeof(Team) + (size_t)size * sizeof(pthread_t));
+    int n_phases = PHASES_OF_LAYER * n_layer + OTHER_PHASES;
+    Phase *phases = aligned_alloc(ALIGNMENT, 2 * (size_t)n_phases * sizeof(Phase));
+    if (!team || !phases) {
+        free(team);
+        free(phases);
+        return NULL;
+    }
+    team->phases = phases;
+    team->alone = phases + n_phases;
+    team->n_phases = n_phases;
+    team->size = 1;
+    pthread_mutex_init(&team->mutex, NULL);
+    pthread_cond_init(&team->begun, NULL);
+    hire(team, size);
+    return team;
+}
+
+/* ---- A step ---- */
 
 /* Hands out pieces of one allocation; with `base` NULL it only measures. */
 typedef struct {
@@ -804,7 +884,7 @@ static float *float_piece(Arena *arena, size_t rows, size_t columns) {
 }
 
 static Rows rows_piece(Arena *arena, float *values, size_t n, size_t columns) {
-    Rows rows = {.values = values, .stride = round_up(columns, BLOCK)};
+    Rows rows = {.values = values, .stride = round_up(columns, PAIR)};
     if (!values) rows.values = float_piece(arena, n, rows.stride);
     rows.bytes = piece(arena, n * rows.stride);
     rows.scales = float_piece(arena, n, rows.stride / BLOCK);
@@ -817,7 +897,7 @@ static void lay_out(Work *w, Arena *arena, size_t threads, size_t rows, size_t c
     const Model *m = w->model;
     size_t D = (size_t)m->head_size, H = (size_t)m->n_head, K = (size_t)m->n_kv_head, C = (size_t)m->n_embd;
     size_t F = (size_t)m->n_hidden;
-    w->x = float_piece(arena, rows, round_up(C, BLOCK));
+    w->x = float_piece(arena, rows, round_up(C, PAIR));
     w->qkv = float_piece(arena, rows, (H + 2 * K) * D);
     w->queries = float_piece(arena, rows, H * (size_t)head_stride(m));
     w->turns = float_piece(arena, rows, D);
@@ -841,10 +921,10 @@ size_t glass_buffer_bytes(const Model *model, int threads, int rows, int capacit
 
 /* to (n, n_out) = rows times the matrix, plus its bias; or, with `add`, that is added to what `to` holds. */
 static void multiply(const Matrix *m, const Rows *rows, size_t first, size_t n, float *to, size_t stride, int add,
-                     Team *team) {
-    int tiles = tiles_of(m), columns = columns_of(m), chunk = tiles / (8 * team->size) + 1, start, end;
+                     Walk *walk) {
+    int tiles = tiles_of(m), columns = columns_of(m), chunk = tiles / (8 * walk->threads) + 1, start, end;
     Floats sums[TOKENS];
-    while (take(team, tiles, chunk, &start, &end)) {
+    while (take(walk, tiles, chunk, &start, &end)) {
         for (int tile = start; tile < end; tile++) {
             int row = tile * LANES, valid = m->n_out - row < LANES ? m->n_out - row : LANES;
             for (size_t t = 0; t < n; t += TOKENS) {
@@ -859,7 +939,6 @@ static void multiply(const Matrix *m, const Rows *rows, size_t first, size_t n, 
             }
         }
     }
-    finish(team);
 }
 
 static void normalise(const Norm *norm, const float *x, int size, float epsilon, float *to) {
@@ -878,21 +957,21 @@ static void normalise(const Norm *norm, const float *x, int size, float epsilon,
 }
 
 /* Makes rows ready for a matrix: normalised from x where there is a norm, and quantised where a matrix wants it. */
-static void prepare(const Work *w, const Norm *norm, const Rows *rows, Team *team) {
+static void prepare(const Work *w, const Norm *norm, const Rows *rows, Walk *walk) {
     const Model *m = w->model;
     int t, end;
-    while (take(team, w->n, 1, &t, &end)) {
+    while (take(walk, w->n, 1, &t, &end)) {
         size_t row = (size_t)t;
-        if (norm) normalise(norm, w->x + row * w->stream.stride, m->n_embd, m->epsilon, rows->values + row * rows->stride);
+        float *values = rows->values + row * rows->stride;
+        if (norm) normalise(norm, w->x + row * w->stream.stride, m->n_embd, m->epsilon, values);
         if (m->quantised) quantise(rows, row, 0, rows->stride);
     }
-    finish(team);
 }
 
-static void embed(const Work *w, Team *team) {
+static void embed(const Work *w, Walk *walk) {
     const Model *m = w->model;
     int t, end, half = m->head_size / 2;
-    while (take(team, w->n, 1, &t, &end)) {
+    while (take(walk, w->n, 1, &t, &end)) {
         size_t position = (size_t)(w->position + t), C = (size_t)m->n_embd;
         float *x = w->x + (size_t)t * w->stream.stride, *turns = w->turns + (size_t)t * (size_t)m->head_size;
         unpack_row(&m->embedding, w->tokens[t], x);
@@ -902,7 +981,6 @@ static void embed(const Work *w, Team *team) {
             turns[half + i] = (float)sin((double)position * m->frequencies[i]);
         }
     }
-    finish(team);
 }
 
 /* ---- Attention ---- */
@@ -937,19 +1015,19 @@ static void store_head(const Work *w, void *to, size_t start, int position, cons
 }
 
 /* From c_attn's output to queries in their buffer and keys and values in the cache. */
-static void place_heads(const Work *w, int layer, Team *team) {
+static void place_heads(const Work *w, int layer, Walk *walk) {
     const Model *m = w->model;
     int D = m->head_size, H = m->n_head, K = m->n_kv_head, first, end;
     const Layer *l = &m->layers[layer];
     size_t stride = (size_t)head_stride(m);
-    while (take(team, w->n * (H + K), H + K, &first, &end)) {
+    while (take(walk, w->n * (H + K), H + K, &first, &end)) {
         for (int item = first; item < end; item++) {
             int t = item / (H + K), head = item % (H + K);
             const float *from = w->qkv + ((size_t)t * (size_t)(H + 2 * K) + (size_t)head) * (size_t)D;
             if (head < H) {
-                float *query = w->queries + ((size_t)t * (size_t)H + (size_t)head) * stride, scale = 1.0f / sqrtf((float)D);
+                float *query = w->queries + ((size_t)t * (size_t)H + (size_t)head) * stride;
                 place_head(w, t, from, l->q_norm, query);
-                for (int i = 0; i < D; i++) query[i] *= scale;
+                for (int i = 0; i < D; i++) query[i] *= 1.0f / sqrtf((float)D);
                 continue;
             }
             size_t start = head_start(w, layer, head - H);
@@ -961,7 +1039,6 @@ static void place_heads(const Work *w, int layer, Team *team) {
             store_head(w, w->cache->values, start, w->position + t, padded);
         }
     }
-    finish(team);
 }
 
 /* The sums over the lanes of four vectors. */
@@ -1068,11 +1145,10 @@ static void attend_head(const Work *w, int layer, int t, int head, float *scores
     memcpy(w->mixed.values + (size_t)t * w->mixed.stride + (size_t)head * D, mixed, D * sizeof *mixed);
 }
 
-static void attend(const Work *w, int layer, Team *team, int thread) {
+static void attend(const Work *w, int layer, Walk *walk) {
     int H = w->model->n_head, item, end;
-    float *scores = w->scores + (size_t)thread * w->score_stride;
-    while (take(team, w->n * H, 1, &item, &end)) attend_head(w, layer, item / H, item % H, scores);
-    finish(team);
+    float *scores = w->scores + (size_t)walk->thread * w->score_stride;
+    while (take(walk, w->n * H, 1, &item, &end)) attend_head(w, layer, item / H, item % H, scores);
 }
 
 /* ---- The MLP's middle ---- */
@@ -1097,54 +1173,55 @@ static void activate_columns(int activation, const float *raw, size_t F, size_t 
     }
 }
 
-static void activate(const Work *w, Team *team) {
+static void activate(const Work *w, Walk *walk) {
     const Model *m = w->model;
     const Rows *hidden = &w->hidden;
     size_t F = (size_t)m->n_hidden, width = m->activation == SWIGLU ? 2 * F : F;
     int chunks = (int)((hidden->stride + CHUNK - 1) / CHUNK), item, end;
-    while (take(team, w->n * chunks, 1, &item, &end)) {
+    while (take(walk, w->n * chunks, 1, &item, &end)) {
         size_t t = (size_t)(item / chunks), from = (size_t)(item % chunks) * CHUNK, to = from + CHUNK;
-        activate_columns(m->activation, w->raw + t * width, F, from, to < F ? to : F, hidden->values + t * hidden->stride);
+        float *values = hidden->values + t * hidden->stride;
+        activate_columns(m->activation, w->raw + t * width, F, from, to < F ? to : F, values);
         if (m->quantised) quantise(hidden, t, from, to < hidden->stride ? to : hidden->stride);
     }
-    finish(team);
 }
 
-/* ---- The whole step, as each thread of the team walks it ---- */
+/* ---- The whole step, as each thread walks it: a late one reads only model and work, which stay where they are ---- */
 
-static void attention_half(const Work *w, int layer, const Rows *input, Team *team, int thread) {
+static void attention_half(const Work *w, int layer, const Rows *input, Walk *walk) {
     const Layer *l = &w->model->layers[layer];
     size_t n = (size_t)w->n;
-    multiply(&l->c_attn, input, 0, n, w->qkv, (size_t)l->c_attn.n_out, 0, team);
-    place_heads(w, layer, team);
-    attend(w, layer, team, thread);
-    if (w->model->quantised) prepare(w, NULL, &w->mixed, team);
-    multiply(&l->attn_proj, &w->mixed, 0, n, w->x, w->stream.stride, 1, team);
+    multiply(&l->c_attn, input, 0, n, w->qkv, (size_t)l->c_attn.n_out, 0, walk);
+    place_heads(w, layer, walk);
+    attend(w, layer, walk);
+    if (w->model->quantised) prepare(w, NULL, &w->mixed, walk);
+    multiply(&l->attn_proj, &w->mixed, 0, n, w->x, w->stream.stride, 1, walk);
 }
 
-static void mlp_half(const Work *w, const Layer *l, const Rows *input, Team *team) {
+static void mlp_half(const Work *w, const Layer *l, const Rows *input, Walk *walk) {
     size_t n = (size_t)w->n;
-    multiply(&l->c_fc, input, 0, n, w->raw, (size_t)l->c_fc.n_out, 0, team);
-    activate(w, team);
-    multiply(&l->mlp_proj, &w->hidden, 0, n, w->x, w->stream.stride, 1, team);
+    multiply(&l->c_fc, input, 0, n, w->raw, (size_t)l->c_fc.n_out, 0, walk);
+    activate(w, walk);
+    multiply(&l->mlp_proj, &w->hidden, 0, n, w->x, w->stream.stride, 1, walk);
 }
 
-static void run(const Work *w, Team *team, int thread) {
+static void run(Walk *walk) {
+    const Work *w = walk->work;
     const Model *m = w->model;
     const Rows *input = m->post_norm ? &w->stream : &w->normed; /* what a half-block's first matrix reads */
-    embed(w, team);
-    if (m->post_norm) prepare(w, NULL, input, team);
+    embed(w, walk);
+    if (m->post_norm) prepare(w, NULL, input, walk);
     for (int layer = 0; layer < m->n_layer; layer++) {
         const Layer *l = &m->layers[layer];
-        if (!m->post_norm) prepare(w, &l->ln_1, input, team);
-        attention_half(w, layer, input, team, thread);
-        prepare(w, m->post_norm ? &l->ln_1 : &l->ln_2, input, team);
-        mlp_half(w, l, input, team);
-        if (m->post_norm) prepare(w, &l->ln_2, input, team);
+        if (!m->post_norm) prepare(w, &l->ln_1, input, walk);
+        attention_half(w, layer, input, walk);
+        prepare(w, m->post_norm ? &l->ln_1 : &l->ln_2, input, walk);
+        mlp_half(w, l, input, walk);
+        if (m->post_norm) prepare(w, &l->ln_2, input, walk);
     }
-    if (!m->post_norm) prepare(w, &m->ln_f, input, team);
+    if (!m->post_norm) prepare(w, &m->ln_f, input, walk);
     size_t first = (size_t)w->first_logits;
-    multiply(&m->output, input, first, (size_t)w->n - first, w->logits, (size_t)m->vocab_size, 0, team);
+    multiply(&m->output, input, first, (size_t)w->n - first, w->logits, (size_t)m->vocab_size, 0, walk);
 }
 
 /* ---- What engine.py calls ---- */
@@ -1159,8 +1236,7 @@ void glass_step(const Model *model, Team *team, const Cache *cache, const int32_
     };
     Arena arena = {.base = buffer};
     lay_out(&work, &arena, (size_t)team->size, (size_t)rows, (size_t)cache->capacity);
-    if (team->size > 1) begin(team, &work);
-    run(&work, team, 0);
+    walk_step(team, &work);
 }
 
 /* What the tests ask for: the activations as computed here. */

@@ -6,14 +6,16 @@ long as what points into them, and one lock lets one step run at a time on the s
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import mmap
 import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -96,7 +98,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "glass_packed_bytes": (ctypes.c_size_t, [ctypes.c_int] * 3),
     "glass_pack": (None, [ctypes.c_int] * 3 + [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]),
     "glass_unpack": (None, [ctypes.POINTER(_Matrix), ctypes.c_void_p]),
-    "glass_team_new": (ctypes.c_void_p, [ctypes.c_int]),
+    "glass_team_new": (ctypes.c_void_p, [ctypes.c_int] * 2),
     "glass_team_free": (None, [ctypes.c_void_p]),
     "glass_buffer_bytes": (ctypes.c_size_t, [ctypes.POINTER(_Model)] + [ctypes.c_int] * 3),
     "glass_step": (
@@ -112,6 +114,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
+@functools.cache
 def engine() -> ctypes.CDLL:
     """The compiled decode.c, its functions typed. Raises UsageError where there is none."""
     loaded = library()
@@ -133,10 +136,8 @@ def zeros(n_bytes: int) -> np.ndarray:
         start = -plain.ctypes.data % LINE
         return plain[start : start + n_bytes]
     pages = mmap.mmap(-1, n_bytes + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
+    with contextlib.suppress(OSError):  # a kernel without them
         pages.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel without them
-        pass
     array = np.frombuffer(pages, dtype=np.uint8)  # keeps the pages until the last view of it is gone
     start = -array.ctypes.data % HUGE
     return array[start : start + n_bytes]
@@ -151,13 +152,14 @@ def default_threads() -> int:
 class _Team:
     """The threads of some weights. They sleep between steps and end with the weights.
 
-    They don't survive os.fork(): a child makes a team of its own.
+    They don't survive os.fork(): a child makes a team of its own. A thread that woke too late for a step may still
+    look at the model when the step is over, so the team keeps what describes it.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, n_layer: int, keeps: object) -> None:
         lib = engine()
-        self.threads, self.process = threads, os.getpid()
-        self.pointer = lib.glass_team_new(threads)
+        self.threads, self.process, self.keeps = threads, os.getpid(), keeps
+        self.pointer = lib.glass_team_new(threads, n_layer)
         if not self.pointer:
             raise MemoryError("no memory for the threads of the native engine")
         weakref.finalize(self, _Team._free, lib.glass_team_free, self.pointer, self.process)
@@ -324,14 +326,15 @@ class Weights:
 
     def _step(self, cache: _Cache, tokens: np.ndarray, position: int, first_logits: int, logits: np.ndarray) -> None:
         """One call of the C step, under the lock. All arguments have been checked."""
+        model = ctypes.byref(self._model)
         if self._team is None or (self._team.threads, self._team.process) != (self.threads, os.getpid()):
-            self._team = _Team(self.threads)
+            self._team = _Team(self.threads, self.config.n_layer, (self._model, self._layers))
         threads, positions = self._buffer_for
         if threads != self.threads or positions < cache.capacity:
-            self._buffer = zeros(engine().glass_buffer_bytes(ctypes.byref(self._model), self.threads, ROWS, cache.capacity))
-            self._buffer_for = (self.threads, cache.capacity)
+            n_bytes = engine().glass_buffer_bytes(model, self.threads, ROWS, cache.capacity)
+            self._buffer, self._buffer_for = zeros(n_bytes), (self.threads, cache.capacity)
         engine().glass_step(
-            ctypes.byref(self._model), self._team.pointer, ctypes.byref(cache), tokens.ctypes.data, len(tokens),
+            model, self._team.pointer, ctypes.byref(cache), tokens.ctypes.data, len(tokens),
             position, first_logits, ROWS, self._buffer.ctypes.data, logits.ctypes.data,
         )  # fmt: skip
 
@@ -374,7 +377,8 @@ class Cache:
         context_length = self.weights.config.context_length
         if length > context_length:
             raise UsageError(
-                f"{length} tokens don't fit this model's context of {context_length}: crop the text and begin a new cache"
+                f"{length} tokens don't fit this model's context of {context_length}: "
+                "crop the text and begin a new cache"
             )
         if length <= self.capacity:
             return
@@ -384,7 +388,7 @@ class Cache:
         self._values[:, :, : self.length] = values[:, :, : self.length]
 
     def extend(self, keys: np.ndarray, values: np.ndarray) -> None:
-        """Append tokens whose keys and values were computed elsewhere: two arrays (n_layer, n_kv_head, n, head_size)."""
+        """Append n tokens whose keys and values were computed elsewhere: arrays (n_layer, n_kv_head, n, head_size)."""
         L, K, _, D = self.keys.shape
         for name, array in (("keys", keys), ("values", values)):
             if array.ndim != 4 or (*array.shape[:2], array.shape[3]) != (L, K, D) or array.shape != keys.shape:
@@ -396,7 +400,7 @@ class Cache:
         self.length = end
 
     def step(self, tokens: Sequence[int] | np.ndarray, last_only: bool = False) -> np.ndarray:
-        """Append tokens (n,) and return the logits after each: float32 (n, vocab_size), or (1, vocab_size) of the last."""
+        """Append tokens (n,) and return the logits after each: float32 (n, vocab_size); with `last_only` (1, ...)."""
         ids = self._checked(tokens)
         n, weights = len(ids), self.weights
         logits = np.empty((1 if last_only else n, weights.config.vocab_size), dtype=np.float32)
@@ -488,4 +492,4 @@ def _finite(name: str, value: np.ndarray) -> np.ndarray:
     value = np.ascontiguousarray(value, dtype=np.float32)
     if not np.isfinite(value).all():
         raise NumericalError(f"{name} holds NaN or infinity (or a number too large for float32)")
-    return cast(np.ndarray, value)
+    return value

@@ -1,0 +1,221 @@
+"""`glassgpt doctor [REF]`: every way of running a model here, against float64: which are right, and which are fast."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from glassgpt.cli.output import add_json, console, number, print_json, print_table
+from glassgpt.cli.reference import REF_HELP
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from glassgpt.interface import LanguageModel
+    from glassgpt.models.gpt_torch import GPT
+
+# How far a logit may be off, relative to 1 + |logit|, for a way of running to count as right. A dtype's own rounding
+# passes; a wrong kernel or a device that answers nonsense does not.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.5, "int8": 0.5, "int4": None}
+PROMPT = 256  # tokens
+SECONDS = 1.5  # of steps, for each way
+WORTH_IT = 1.1  # a way must be so much faster to be chosen
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run the model: `run` makes it, `dtype` says what its numbers are."""
+
+    name: str
+    dtype: str
+    run: Callable[[], LanguageModel]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "ref",
+        metavar="REF",
+        nargs="?",
+        help=f"the model to try; without one, a random GPT of 30 M parameters. {REF_HELP}",
+    )
+    parser.add_argument("--compiled", action="store_true", help="try torch.compile too (takes minutes)")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from glassgpt.models import native
+    from glassgpt.weights.machine import key_of_this_machine
+
+    subject = subject_of(args.ref)
+    n = min(PROMPT, subject.context_length - 64)
+    tokens = np.random.default_rng(0).integers(0, subject.vocab_size, max(n, 2))
+    rows = []
+    for way in ways(subject, args.compiled):
+        console(error=True).print(f"trying {way.name}", style="dim")
+        rows.append(tried(way, subject, tokens))
+    facts = {"machine": key_of_this_machine(), "engine": native.why_not() or "compiled", "ways": rows}
+    facts |= advice(rows)
+    if args.json:
+        print_json(facts)
+    else:
+        show(facts)
+    return 0
+
+
+def subject_of(ref: str | None) -> GPT:
+    """The model to try, in float32."""
+    from glassgpt.loading import open_model
+    from glassgpt.models.config import GPTConfig
+    from glassgpt.models.gpt_torch import GPT
+    from glassgpt.weights.tensors import load_torch_gpt
+
+    if ref is not None:
+        return load_torch_gpt(open_model(ref))
+    return GPT(GPTConfig(16384, 512, n_layer=8, n_head=8, n_embd=512, mlp="gelu_tanh"))
+
+
+def ways(subject: GPT, compiled: bool) -> Iterator[Way]:
+    import copy
+
+    import torch
+
+    from glassgpt.models import native
+    from glassgpt.models.packed import PackedGPT
+    from glassgpt.weights.quantised import packed, prefill_copy
+    from glassgpt.weights.tensors import tensors_of
+
+    def in_torch(dtype: str, device: str = "cpu") -> Callable[[], LanguageModel]:
+        return lambda: copy.deepcopy(subject).to(device=device, dtype=getattr(torch, dtype))
+
+    def rounded(dtype: str) -> LanguageModel:
+        weights = native.pack(subject.config, tensors_of(subject), dtype)  # type: ignore[arg-type]
+        return PackedGPT(prefill_copy(weights), weights)
+
+    for dtype in ("float32", "bfloat16", "float16"):
+        yield Way(f"torch, {dtype}", dtype, in_torch(dtype))
+    if compiled:
+        yield Way("torch, compiled, float32", "float32", lambda: compiled_copy(subject))
+    if native.why_not() is None:
+        yield Way("engine, float32", "float32", lambda: packed(subject, "float32"))
+        yield Way("engine, bfloat16", "bfloat16", lambda: packed(in_torch("bfloat16")(), "bfloat16"))  # type: ignore[arg-type]
+        for dtype in ("int8", "int4"):
+            yield Way(f"engine, {dtype}", dtype, lambda dtype=dtype: rounded(dtype))  # type: ignore[misc]
+    devices = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    for device in devices:
+        for dtype in ("float32", "bfloat16", "float16"):
+            yield Way(f"torch on {device}, {dtype}", dtype, in_torch(dtype, device))
+
+
+def compiled_copy(subject: GPT) -> GPT:
+    import copy
+
+    import torch
+
+    model = copy.deepcopy(subject)
+    model.hidden = torch.compile(model.hidden, dynamic=True)  # type: ignore[method-assign]
+    return model
+
+
+def tried(way: Way, subject: GPT, tokens: np.ndarray) -> dict[str, Any]:
+    """What one way gives: its error against float64, and tokens a second."""
+    import copy
+
+    import numpy as np
+
+    from glassgpt.errors import GlassGPTError
+    from glassgpt.evaluation.agreement import agreement
+
+    try:
+        model = way.run()
+        exact = copy.deepcopy(subject).double()
+        got, expected = (np.asarray(m.sequence_logits(tokens[None])) for m in (model, exact))
+        stepped = model.session()
+        stepped.feed(tokens[None, :-1])
+        worst = max(_error(got, expected), _error(stepped.feed(tokens[None, -1:]), expected[:, -1]))
+        close = agreement(model, exact, tokens[:96])
+    except (RuntimeError, NotImplementedError, GlassGPTError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        return {"way": way.name, "dtype": way.dtype, "works": False, "reason": reason}
+    limit = TOLERANCE[way.dtype]
+    return {
+        "way": way.name,
+        "dtype": way.dtype,
+        "works": True,
+        "safe": bool(np.isfinite(worst) and (limit is None or worst <= limit)),
+        **number("worst_error", worst, "not finite"),
+        **number("mean_kl", close.mean_kl, "not finite"),
+        "top1": close.top1,
+        "prompt_tokens_per_second": _prompt_speed(model, tokens),
+        "tokens_per_second": _step_speed(model, tokens),
+    }
+
+
+def _error(got: np.ndarray, expected: np.ndarray) -> float:
+    import numpy as np
+
+    return float(np.max(np.abs(got - expected) / (1 + np.abs(expected))))
+
+
+def _prompt_speed(model: LanguageModel, tokens: np.ndarray) -> float:
+    model.session().feed(tokens[None])
+    start = time.perf_counter()
+    model.session().feed(tokens[None])
+    return len(tokens) / (time.perf_counter() - start)
+
+
+def _step_speed(model: LanguageModel, tokens: np.ndarray) -> float:
+    session = model.session()
+    session.feed(tokens[None, :16])
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < SECONDS and session.length < model.context_length:
+        session.feed(tokens[None, :1])
+        steps += 1
+    return steps / (time.perf_counter() - start)
+
+
+def advice(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `load` is to do by default here, remembered for it; and what else is safe and faster."""
+    from glassgpt.weights.machine import Machine, key_of_this_machine, remember
+
+    by_way = {row["way"]: row for row in rows if row["works"]}
+    plain = by_way["torch, float32"]
+    engine = by_way.get("engine, float32")
+    use_engine = bool(engine and engine["safe"] and engine["tokens_per_second"] > WORTH_IT * plain["tokens_per_second"])
+    halves = by_way.get("torch, bfloat16")
+    faster = halves is not None and halves["prompt_tokens_per_second"] > WORTH_IT * plain["prompt_tokens_per_second"]
+    fast_bfloat16 = bool(halves and halves["safe"] and faster)
+    remember(Machine(use_engine, fast_bfloat16, key_of_this_machine()))
+    safe = [row for row in by_way.values() if row["safe"]]
+    return {
+        "load_uses_engine": use_engine,
+        "prompts_in_bfloat16": fast_bfloat16,
+        "fastest": max(safe, key=lambda row: row["tokens_per_second"])["way"] if safe else None,
+        "unsafe": [row["way"] for row in rows if not row.get("safe", False)],
+    }
+
+
+def show(facts: dict[str, Any]) -> None:
+    out = console()
+    out.print(facts["machine"])
+    if facts["engine"] != "compiled":
+        out.print(f"the compiled engine can't be had: {facts['engine']}")
+    headings = ("way", "safe", "worst error", "mean KL", "same likeliest", "prompt tokens/s", "tokens/s")
+    print_table(headings, [_cells(row) for row in facts["ways"]])
+    out.print("")
+    engine = "the compiled engine" if facts["load_uses_engine"] else "torch alone"
+    out.print(f"From now on models are loaded in float32 with {engine}; the fastest safe way here: {facts['fastest']}.")
+    if facts["unsafe"]:
+        out.print(f"Not to be trusted here: {', '.join(facts['unsafe'])}.")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if not row["works"]:
+        return (row["way"], "no", row["reason"][:40], "", "", "", "")
+    worst, kl = (f"{row[key]:.1e}" if row[key] is not None else "not finite" for key in ("worst_error", "mean_kl"))
+    speeds = (f"{row[key]:,.0f}" for key in ("prompt_tokens_per_second", "tokens_per_second"))
+    return (row["way"], "yes" if row["safe"] else "NO", worst, kl, f"{100 * row['top1']:.1f} %", *speeds)
