@@ -69,7 +69,7 @@ def test_what_is_not_there_is_refused(ref, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(DamagedFileError, match=r"is not a run folder: it has no manifest\.json"):
+    with pytest.raises(DamagedFileError, match=r"holds no model: no manifest\.json"):
         load(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

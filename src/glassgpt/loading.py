@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glassgpt.errors import UsageError
+from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.interface import LanguageModel, Tokenizer
 from glassgpt.weights.bundle import Bundle
 from glassgpt.weights.gguf_model import read_gguf_model
 from glassgpt.weights.hf_folder import is_hf_folder, read_hf_folder
 from glassgpt.weights.hub import GPT2_REPOS, is_repo_id, pull
 from glassgpt.weights.quantised import load_bundle
-from glassgpt.weights.run import Run, is_run
+from glassgpt.weights.run import MANIFEST, Run, is_run
 from glassgpt.weights.tf_folder import is_tf_checkpoint, read_tf_folder
 
-REFS = "a run folder, a Hugging Face folder or repo id, gpt2 to gpt2-xl, smollm2, an OpenAI checkpoint folder, or a .gguf file"
+REFS = (
+    "a run folder, a Hugging Face folder or repo id, gpt2 to gpt2-xl, smollm2, a folder with OpenAI's checkpoint, or a "
+    ".gguf file"
+)
 
 
 def load(
@@ -49,19 +52,21 @@ def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Bundle:
     if not name:
         raise UsageError(f"the model's name is empty: give {REFS}")
     path = Path(ref)
-    if (
-        path.is_dir() and not is_run(path) and not (path / "run.toml").exists()
-    ):  # a run that lost its manifest is no less a run
+    if path.suffix.lower() == ".gguf":
+        return read_gguf_model(path)
+    if path.is_dir() and not is_run(path):
         if is_tf_checkpoint(path):
             return read_tf_folder(path)
-        if is_hf_folder(path):
+        if is_hf_folder(path) and not (path / "run.toml").exists():  # a run that lost its manifest is damaged
             return read_hf_folder(path, allow_pickle=allow_pickle)
-    elif path.suffix.lower() == ".gguf":
-        return read_gguf_model(path)
-    elif not path.exists():
-        if name == "smollm2" or name in GPT2_REPOS or is_repo_id(name):
-            fetched = pull(name)
-            return read_gguf_model(fetched) if fetched.is_file() else read_hf_folder(fetched)
+        if not (path / "run.toml").exists():
+            raise DamagedFileError(
+                f"{path} holds no model: no {MANIFEST} (a run), no config.json (Hugging Face), no hparams.json with an "
+                ".index file (OpenAI's checkpoint)"
+            )
+    if not path.exists() and (name == "smollm2" or name in GPT2_REPOS or is_repo_id(name)):
+        fetched = pull(name)
+        return read_gguf_model(fetched) if fetched.is_file() else read_hf_folder(fetched)
     run, step = open_run(ref)
     return run.bundle(step)
 

@@ -91,8 +91,8 @@ def template_of(bundle: Bundle) -> tuple[ChatTemplate, BPETokenizer]:
     tokenizer = bundle.read_tokenizer()
     if bundle.chat_template is None:
         raise UsageError(
-            f"{bundle.place} has no chat template: it was not trained to answer; use `glassgpt generate` to let it go on "
-            "with a text"
+            f"{bundle.place} has no chat template: it was not trained to answer; use `glassgpt generate` to let it go "
+            "on with a text"
         )
     if not isinstance(tokenizer, BPETokenizer):
         raise UsageError(f"{bundle.place} has no tokenizer with special tokens, which a conversation needs")

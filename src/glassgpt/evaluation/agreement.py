@@ -16,8 +16,8 @@ BLOCK = 16  # tokens fed at once: few enough that each model answers as it does 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over `n` positions of a text: nats of KL(reference || model), how often both have the same likeliest token, and by
-    how many nats a token the model is more surprised by the text than the reference (negative: less)."""
+    """Over `n` positions of a text: nats of KL(reference || model), how often both have the same likeliest token, and
+    by how many nats a token the model is more surprised by the text than the reference (negative: less)."""
 
     n: int
     mean_kl: float

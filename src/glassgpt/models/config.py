@@ -51,8 +51,8 @@ class GPTConfig:
     Hugging Face files) or alibi (arXiv 2108.12409). `norm`: layernorm (weight and bias) or rmsnorm (arXiv 1910.07467,
     weight only), before each half-block and at the end, or with `post_norm` after each half-block (GPT-1). `mlp`: gelu
     (exact), gelu_tanh (GPT-2's approximation), relu2 (arXiv 2109.08668) or swiglu (arXiv 2002.05202). `qk_norm`
-    normalises queries and keys of each head (Qwen3, arXiv 2505.09388). `tied` shares the token embedding with the output
-    layer. Raises UsageError for a shape that cannot be.
+    normalises queries and keys of each head (Qwen3, arXiv 2505.09388). `tied` shares the token embedding with the
+    output layer. Raises UsageError for a shape that cannot be.
     """
 
     vocab_size: int
@@ -170,7 +170,9 @@ def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     the value side by side.
     """
     C, D, F = config.n_embd, config.head_width, config.hidden_width
-    norm: dict[str, tuple[int, ...]] = {"weight": (C,)} | ({"bias": (C,)} if config.norm == "layernorm" else {})
+    norm: dict[str, tuple[int, ...]] = {"weight": (C,)}
+    if config.norm == "layernorm":
+        norm["bias"] = (C,)
     shapes: dict[str, tuple[int, ...]] = {"wte.weight": (config.vocab_size, C)}
     if config.position == "learned":
         shapes["wpe.weight"] = (config.context_length, C)

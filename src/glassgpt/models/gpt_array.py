@@ -114,7 +114,7 @@ def add_positions(x: Array, params: Params, config: GPTConfig) -> Array:
 
 
 def turn(x: Array, config: GPTConfig) -> Array:
-    """Rotate each pair (i, i + D/2) by an angle that grows with the position (arXiv 2104.09864): (..., T, D) -> same."""
+    """Rotate each pair (i, i + D/2) by an angle that grows with the place (arXiv 2104.09864): (..., T, D) -> same."""
     xp = array_namespace(x)
     T, D = x.shape[-2:]
     angles = rope_angles(T, config)  # (T, D/2)

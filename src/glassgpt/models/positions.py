@@ -10,7 +10,7 @@ from glassgpt.models.config import GPTConfig
 
 
 def sinusoids(length: int, n_embd: int) -> np.ndarray:
-    """Sines (even columns) and cosines (odd) of falling frequency (arXiv 1706.03762, 3.5): float array (length, n_embd).
+    """Sines (even columns) and cosines (odd) of falling frequency (arXiv 1706.03762): float array (length, n_embd).
 
     >>> sinusoids(2, 4).round(2).tolist()
     [[0.0, 1.0, 0.0, 1.0], [0.84, 0.54, 0.01, 1.0]]

@@ -120,6 +120,10 @@ def engine() -> ctypes.CDLL:
     loaded = library()
     if loaded is None:
         raise UsageError(f"there is no native engine here: {why_not()}. The torch and array models need none")
+    return typed(loaded)
+
+
+def typed(loaded: ctypes.CDLL) -> ctypes.CDLL:
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
