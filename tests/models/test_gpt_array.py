@@ -7,7 +7,8 @@ import pytest
 
 from glassgpt.errors import UsageError
 from glassgpt.models.config import GPTConfig, parameter_shapes
-from glassgpt.models.gpt_array import ArrayGPT, erf, gpt
+from glassgpt.models.gpt_array import ArrayGPT, erf, gpt, language_model_loss
+from glassgpt.numerics import log_softmax
 
 CONFIGS = [
     GPTConfig(2, 1, n_layer=1, n_head=1, n_embd=2, bias=False),
@@ -121,12 +122,6 @@ def jax():
     return pytest.importorskip("jax")
 
 
-def mean_loss(logits, targets, xp):
-    logits = logits - xp.max(logits, axis=-1, keepdims=True)
-    logprobs = logits - xp.log(xp.sum(xp.exp(logits), axis=-1, keepdims=True))
-    return -xp.mean(xp.take_along_axis(logprobs, targets[..., None], axis=-1))
-
-
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 2e-5), (True, 1e-12)])
 def test_jax_runs_the_same_text_plain_and_compiled(jax, x64, tolerance):
     config = CONFIGS[2]
@@ -142,29 +137,58 @@ def test_jax_runs_the_same_text_plain_and_compiled(jax, x64, tolerance):
         np.testing.assert_allclose(np.asarray(compiled), expected, rtol=0, atol=tolerance)
 
 
+GRADIENT_SHAPES = {
+    "gpt2": CONFIGS[2],
+    "gpt2 with tanh": GPTConfig(7, 5, 2, 2, 8, mlp="gelu_tanh"),
+    "qwen3": GPTConfig(7, 5, 2, 4, 8, False, 2, 6, position="rope", norm="rmsnorm", mlp="swiglu", qk_norm=True, tied=False),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 1e-5), (True, 1e-10)])
-def test_the_gradient_in_jax_is_torchs(jax, x64, tolerance):
+@pytest.mark.parametrize("name", GRADIENT_SHAPES)
+def test_the_gradient_in_jax_is_torchs(jax, name, x64, tolerance):
     import torch
 
-    from glassgpt.weights.tensors import torch_gpt
+    from glassgpt.weights.tensors import torch_gpt, turned
 
-    config = CONFIGS[2]
-    params = {name: value * 0.3 for name, value in random_params(config).items()}
-    params = params if x64 else {name: value.astype(np.float32) for name, value in params.items()}
-    rng = np.random.default_rng(1)
-    tokens, targets = rng.integers(0, config.vocab_size, (2, 3, config.context_length))
+    config = GRADIENT_SHAPES[name]
+    params = {key: value * 0.3 for key, value in random_params(config).items()}
+    params = params if x64 else {key: value.astype(np.float32) for key, value in params.items()}
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (3, config.context_length))
     with jax.enable_x64(x64):
-        loss = jax.jit(jax.grad(lambda p: mean_loss(gpt(jax.numpy.asarray(tokens), p, config), targets, jax.numpy)))
-        grads = loss({name: jax.numpy.asarray(value) for name, value in params.items()})
-        grads = {name: np.asarray(value) for name, value in grads.items()}
+        there = {key: jax.numpy.asarray(value) for key, value in params.items()}
+        gradient = jax.jit(jax.value_and_grad(lambda p, ids: language_model_loss(p, ids, config)))
+        loss, grads = gradient(there, jax.numpy.asarray(tokens))
+        grads = {key: np.asarray(value) for key, value in grads.items()}
     model = torch_gpt(params, config)
-    logits = model(torch.from_numpy(tokens))
-    torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten()).backward()
-    for name, parameter in model.named_parameters():
-        name = "wte.weight" if name == "lm_head.weight" else name
-        expected = parameter.grad.numpy()
-        expected = expected.T if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")) else expected
-        np.testing.assert_allclose(grads[name], expected, rtol=0, atol=tolerance, err_msg=name)
+    logits = model(torch.from_numpy(tokens[:, :-1]))
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(tokens[:, 1:]).flatten())
+    expected.backward()
+    np.testing.assert_allclose(float(loss), expected.item(), rtol=tolerance)
+    for key, parameter in model.named_parameters():
+        if key == "lm_head.weight" and config.tied:
+            key = "wte.weight"
+        np.testing.assert_allclose(grads[key], turned(key, parameter.grad.numpy()), atol=tolerance, err_msg=key)
+
+
+@pytest.mark.parametrize("name", GRADIENT_SHAPES)
+def test_vmap_over_texts_is_the_batch(jax, name):
+    config = GRADIENT_SHAPES[name]
+    params = random_params(config)
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (4, config.context_length))
+    with jax.enable_x64(True):
+        there = {key: jax.numpy.asarray(value) for key, value in params.items()}
+        one = jax.jit(jax.vmap(lambda text: gpt(text[None], there, config)[0]))
+        np.testing.assert_allclose(np.asarray(one(jax.numpy.asarray(tokens))), gpt(tokens, params, config), atol=1e-10)
+
+
+def test_the_loss_is_the_mean_surprise_of_what_followed():
+    config = CONFIGS[2]
+    params = random_params(config)
+    tokens = np.random.default_rng(1).integers(0, config.vocab_size, (2, config.context_length))
+    logprobs = log_softmax(gpt(tokens[:, :-1], params, config))
+    expected = -np.mean(np.take_along_axis(logprobs, tokens[:, 1:, None], axis=-1))
+    np.testing.assert_allclose(language_model_loss(params, tokens, config), expected, rtol=1e-12)
 
 
 # ---- as a language model --------------------------------------------------------------------------------------------

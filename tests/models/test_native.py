@@ -42,7 +42,7 @@ def random_params(config, seed=0):
     rng = np.random.default_rng(seed)
     params = {}
     for name, shape in parameter_shapes(config).items():
-        size = 1.0 if name.startswith("w") or len(shape) == 1 else 1.5 / np.sqrt(shape[0])
+        size = 0.4 if name.startswith(("w", "lm_head")) or len(shape) == 1 else 1.5 / np.sqrt(shape[0])
         one = 1.0 if "ln_" in name and name.endswith("weight") else 0.0
         params[name] = (one + rng.normal(0, 0.3 if one else size, shape)).astype(np.float32)
     return params
@@ -339,7 +339,7 @@ def test_plain_kernels_give_the_same(options, tmp_path, monkeypatch):
         logits = weights.cache().step(tokens)
         np.testing.assert_array_equal(logits, one_by_one(weights.cache(), tokens))
         if format == "float32":
-            assert_close(logits, exact(config, params, tokens), 3e-5)
+            assert_close(logits, exact(config, params, tokens), 1e-5)
         # a float16 cache here and not there, or a byte rounded the other way: both are within the format's own error
         assert np.sqrt(np.mean((logits - expected[format]) ** 2)) <= 0.03 * np.std(logits)
 

@@ -47,7 +47,8 @@ def agreement(model: LanguageModel, reference: LanguageModel, tokens: Sequence[i
         block = text[:, start : min(start + BLOCK, text.shape[1] - 1)]
         ours, theirs = (log_softmax(session.feed_each(block)[0]) for session in sessions)
         probs = np.exp(theirs)
-        kl.append(np.sum(np.where(probs > 0, probs * (theirs - ours), 0.0), axis=-1))
+        with np.errstate(invalid="ignore"):  # 0 times infinity, where the reference excludes a token
+            kl.append(np.sum(np.where(probs > 0, probs * (theirs - ours), 0.0), axis=-1))
         same.append(ours.argmax(-1) == theirs.argmax(-1))
         followed = text[0, start + 1 : start + 1 + block.shape[1]]
         extra.append(np.take_along_axis(theirs - ours, followed[:, None], axis=-1)[:, 0])
