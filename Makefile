@@ -1,9 +1,9 @@
-# GlassGPT's six words. `make run` needs Python 3.11 or newer, pip and make, and nothing else.
+# GlassGPT's seven words. `make run` needs Python 3.11 or newer, pip and make, and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run setup test check bench clean
+.PHONY: run setup test slow check bench clean
 
 run: setup  ## install, then tell the story of the baby GPT
 	$(BIN)/glassgpt tour
@@ -13,13 +13,18 @@ setup: .venv/installed  ## install GlassGPT into .venv
 test: .venv/installed-dev  ## every test, on two cores in under five minutes
 	$(BIN)/python -m pytest -q
 
+slow: .venv/installed-dev  ## the tests that take longer: thousands of damaged files of every format (about five minutes)
+	$(BIN)/python -m pytest -q -m slow
+
 check: .venv/installed-dev  ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: .venv/installed-dev  ## speed and memory beside the text's own way (about ten minutes)
+bench: .venv/installed-dev  ## speed and memory beside peers (about half an hour, more where llama.cpp must be built first)
 	$(BIN)/python benchmarks/chain.py
+	$(PIP) llama-cpp-python || echo "llama.cpp could not be installed (it needs a C++ compiler): the benchmark goes on without it"
+	$(BIN)/python benchmarks/models.py
 
 clean:  ## take away what was installed and built
 	rm -rf .venv out

@@ -42,7 +42,7 @@ def random_params(config, seed=0):
     rng = np.random.default_rng(seed)
     params = {}
     for name, shape in parameter_shapes(config).items():
-        size = 0.4 if name.startswith(("w", "lm_head")) or len(shape) == 1 else 1.5 / np.sqrt(shape[0])
+        size = 0.4 if name.startswith(("w", "lm_head")) or len(shape) == 1 else 1 / np.sqrt(shape[0])
         one = 1.0 if "ln_" in name and name.endswith("weight") else 0.0
         params[name] = (one + rng.normal(0, 0.3 if one else size, shape)).astype(np.float32)
     return params

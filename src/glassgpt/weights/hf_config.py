@@ -79,7 +79,16 @@ HARMLESS = frozenset(
         "unsloth_fixed",
         "unsloth_version",
         "quantization_config_file",
-    ]  # fmt: skip
+        "num_labels",
+        "_num_labels",
+        "prefix",
+        "typical_p",
+        "early_stopping",
+        "no_repeat_ngram_size",
+        "num_return_sequences",
+        "output_scores",
+        "bad_words_ids",
+    ]
 )
 # What must have this value if it is there at all: anything else would be another function than ours.
 FIXED: dict[str, Any] = {
@@ -128,19 +137,29 @@ class _Keys:
         if kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
         if type(value) is not kind or _is_beyond(value):
-            shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]}..."
-            raise DamagedFileError(f"{self.source}: {key} should be of type {kind.__name__}, and is {shown}")
+            raise DamagedFileError(f"{self.source}: {key} should be of type {kind.__name__}, and is {_short(value)}")
         return value
 
     def finish(self) -> None:
         for key, value in FIXED.items():
             got = self.content.pop(key, value)
             if got != value and got is not None:
-                raise UnsupportedError(f"{self.source}: {key} is {got!r}, and GlassGPT's GPT knows only {value!r}")
+                raise UnsupportedError(
+                    f"{self.source}: {key} is {_short(got)}, and GlassGPT's GPT knows only {value!r}"
+                )
         if unknown := sorted(self.content.keys() - HARMLESS):
             raise UnsupportedError(
-                f"{self.source}: this version does not know the key {unknown[0]!r}, which may change the model"
+                f"{self.source}: this version does not know the key {_short(unknown[0])}, which may change the model"
             )
+
+
+def _short(value: Any) -> str:
+    """A value of a stranger's file as it may stand in a message."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something deeply nested"
+    return text if len(text) < 80 else f"{text[:80]}..."
 
 
 def _is_beyond(value: Any) -> bool:
@@ -156,7 +175,7 @@ def config_from_hf(content: Any, source: Path) -> GPTConfig:
     model_type = keys.content.get("model_type")
     readers = {"gpt2": _classic, "openai-gpt": _gpt1, "llama": _llama, "qwen3": _qwen3, "glassgpt": _own}
     if not isinstance(model_type, str) or model_type not in readers:
-        raise UnsupportedError(f"{source}: model_type is {model_type!r}, and GlassGPT reads {', '.join(readers)}")
+        raise UnsupportedError(f"{source}: model_type is {_short(model_type)}, and GlassGPT reads {', '.join(readers)}")
     try:
         choices = readers[model_type](keys)
         keys.finish()
@@ -183,7 +202,9 @@ def _gpt1(keys: _Keys) -> dict[str, Any]:
 
 def _classic_sizes(keys: _Keys, activation: str) -> dict[str, Any]:
     if activation not in ACTIVATIONS:
-        raise UnsupportedError(f"{keys.source}: the activation {activation!r} is none of {', '.join(ACTIVATIONS)}")
+        raise UnsupportedError(
+            f"{keys.source}: the activation {_short(activation)} is none of {', '.join(ACTIVATIONS)}"
+        )
     sizes = {field: keys.take(key, int) for key, field in CLASSIC_KEYS.items()}
     if (n_ctx := keys.take("n_ctx", int, sizes["context_length"])) != sizes["context_length"]:
         raise DamagedFileError(
@@ -194,10 +215,10 @@ def _classic_sizes(keys: _Keys, activation: str) -> dict[str, Any]:
 
 def _llama(keys: _Keys) -> dict[str, Any]:
     if (activation := keys.take("hidden_act", str, "silu")) != "silu":
-        raise UnsupportedError(f"{keys.source}: hidden_act is {activation!r}, and GlassGPT reads 'silu'")
+        raise UnsupportedError(f"{keys.source}: hidden_act is {_short(activation)}, and GlassGPT reads 'silu'")
     sizes = {field: keys.take(key, int) for key, field in MODERN_KEYS.items()}
-    layers = keys.content.pop("layer_types", None)
-    if layers is not None and set(map(str, layers)) != {"full_attention"}:
+    layers = keys.take("layer_types", list, [])
+    if any(kind != "full_attention" for kind in layers):
         raise UnsupportedError(f"{keys.source}: layer_types holds more than 'full_attention', which GlassGPT lacks")
     bias = keys.take("attention_bias", bool, False)
     return sizes | _rope(keys) | {
@@ -231,19 +252,20 @@ def _rope(keys: _Keys) -> dict[str, Any]:
     inner_theta = inner.take("rope_theta", float, None)
     if theta is not None and inner_theta is not None and theta != inner_theta:
         raise DamagedFileError(f"{keys.source}: rope_theta is {theta} and, in rope_parameters, {inner_theta}")
-    kind = inner.take("rope_type", str, None)
-    kind = inner.take("type", str, kind) or "default"
+    kind, older = inner.take("rope_type", str, None), inner.take("type", str, None)
+    if None not in (kind, older) and kind != older:
+        raise DamagedFileError(
+            f"{keys.source}: rope_type is {_short(kind)} and type is {_short(older)}: which is meant?"
+        )
+    kind = kind or older or "default"
     theta = theta if theta is not None else inner_theta
     choices: dict[str, Any] = {"rope_theta": 10000.0 if theta is None else theta}
     if kind == "llama3":
-        choices["rope_scaling"] = RopeScaling(
-            factor=inner.take("factor", float),
-            low_freq_factor=inner.take("low_freq_factor", float),
-            high_freq_factor=inner.take("high_freq_factor", float),
-            original_context_length=inner.take("original_max_position_embeddings", int),
-        )
+        choices["rope_scaling"] = _scaling(inner, "original_max_position_embeddings")
     elif kind != "default":
-        raise UnsupportedError(f"{keys.source}: rope scaling of type {kind!r}; GlassGPT reads 'default' and 'llama3'")
+        raise UnsupportedError(
+            f"{keys.source}: rope scaling of type {_short(kind)}; GlassGPT reads 'default' and 'llama3'"
+        )
     inner.finish()
     return choices
 
@@ -254,11 +276,19 @@ def _own(keys: _Keys) -> dict[str, Any]:
         kind = dict if name == "rope_scaling" else type(default)
         choices[name] = keys.take(name, kind, ... if name != "rope_scaling" else None)
     if choices["rope_scaling"] is not None:
-        try:
-            choices["rope_scaling"] = RopeScaling(**choices["rope_scaling"])
-        except TypeError:
-            raise DamagedFileError(f"{keys.source}: rope_scaling has other keys than it should") from None
+        inner = _Keys(choices["rope_scaling"], keys.source)
+        choices["rope_scaling"] = _scaling(inner, "original_context_length")
+        inner.finish()
     return choices
+
+
+def _scaling(keys: _Keys, original: str) -> RopeScaling:
+    return RopeScaling(
+        factor=keys.take("factor", float),
+        low_freq_factor=keys.take("low_freq_factor", float),
+        high_freq_factor=keys.take("high_freq_factor", float),
+        original_context_length=keys.take(original, int),
+    )
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------

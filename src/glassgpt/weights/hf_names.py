@@ -56,6 +56,7 @@ LINEAR = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 # Buffers that older files carry beside the parameters: masks and frequencies, which follow from the config.
 BUFFERS = re.compile(r"(?:h\.\d+\.attn\.(?:bias|masked_bias)|(?:model\.layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
                      r"|position_ids)$")  # fmt: skip
+FEWEST_IN_A_LAYER = 6  # tensors: two norms and four matrices
 PREFIX = "transformer."  # before every name but lm_head, in files of the whole model and not just its body
 
 
@@ -92,15 +93,15 @@ def our_parameters(
 ) -> dict[str, StoredTensor]:
     """A file's tensors under our names, nothing missing and nothing left over.
 
-    Raises DamagedFileError naming the first tensor that is missing, too many, of another shape or of no real dtype.
+    Nothing is read yet. Raises DamagedFileError naming the first tensor that is missing, too many, or of another shape.
     """
     stored = _without_buffers(stored)
-    if config.n_layer > len(stored):  # before anything is made whose size a lying config decides
+    if FEWEST_IN_A_LAYER * config.n_layer > len(stored):  # before anything is made whose size a lying config decides
         raise DamagedFileError(f"{source} holds {len(stored)} tensors, too few for {config.n_layer} layers")
     sources = hf_sources(config, model_type)
     wanted = {name: shape for s in sources.values() for name, shape in zip(s.names, s.shapes, strict=True)}
     if config.tied and "lm_head.weight" in stored:
-        stored = _without_tied_head(stored, next(iter(sources["wte.weight"].names)), source)
+        stored = _without_tied_head(stored, sources["wte.weight"].names[0], source)
     if missing := [name for name in wanted if name not in stored]:
         raise DamagedFileError(
             f"{source} lacks {len(missing)} of the {len(wanted)} tensors that its config asks for, {missing[0]} first"
@@ -124,13 +125,26 @@ def _without_buffers(stored: Mapping[str, StoredTensor]) -> dict[str, StoredTens
 
 
 def _without_tied_head(stored: dict[str, StoredTensor], embedding: str, source: Path) -> dict[str, StoredTensor]:
+    """The tensors without the output matrix, which must be the embedding again: seen to when that is read."""
+    rest = {name: tensor for name, tensor in stored.items() if name != "lm_head.weight"}
     head, table = stored["lm_head.weight"], stored.get(embedding)
-    if table is not None and (head.shape != table.shape or not np.array_equal(head.read(), table.read())):
-        raise DamagedFileError(
-            f"{source}: its config says that lm_head.weight is the embedding, and the file holds another: "
-            "set tie_word_embeddings to false if that is meant"
-        )
-    return {name: tensor for name, tensor in stored.items() if name != "lm_head.weight"}
+    contradiction = DamagedFileError(
+        f"{source}: its config says that lm_head.weight is the embedding, and the file holds another: "
+        "set tie_word_embeddings to false if that is meant"
+    )
+
+    def read() -> np.ndarray:
+        assert table is not None
+        value = table.read()
+        if not np.array_equal(value, head.read(), equal_nan=True):
+            raise contradiction
+        return value
+
+    if table is None:
+        return rest
+    if head.shape != table.shape:
+        raise contradiction
+    return rest | {embedding: StoredTensor(table.shape, table.dtype, read)}
 
 
 def _joined(source: Source, parts: list[StoredTensor], shape: tuple[int, ...]) -> StoredTensor:

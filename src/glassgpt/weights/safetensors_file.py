@@ -19,17 +19,44 @@ from glassgpt.errors import DamagedFileError, UnsupportedError
 from glassgpt.weights.stored import StoredTensor
 
 DTYPES = ("F64", "F32", "F16", "BF16")
-LARGEST_JSON = 64 << 20  # bytes of a config, an index or a tokenizer: more is no such file
+LARGEST_HEADER = 8 << 20  # bytes, which name 50,000 tensors and more
+LARGEST_JSON = 8 << 20  # bytes of a config, an index or a chat template: more is no such file
+MOST_MEMBERS = 1 << 22  # values in one of them: a few bytes each in the file, and up to a hundred in memory
+CURE = "download it again, or restore it from a copy"
 
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     """What a file holds, its header checked and nothing read yet. Raises DamagedFileError."""
     refuse_irregular(path)
+    _check_header_length(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: _stored(path, file, name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise DamagedFileError(f"{path} is not a whole safetensors file: {_what_is_wrong(path, error)}") from None
+        raise DamagedFileError(
+            f"{path} is not a whole safetensors file: {error} (it has {path.stat().st_size:,} bytes); {CURE}"
+        ) from None
+
+
+def _check_header_length(path: Path) -> None:
+    """The first 8 bytes say how long the header is: compared with the file and with reason before it is read."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = file.read(8)
+    except OSError as error:
+        raise DamagedFileError(f"{path} cannot be read: {error.strerror}") from None
+    if len(length) < 8 or 8 + (header := struct.unpack("<Q", length)[0]) > size:
+        needed = "at least 8" if len(length) < 8 else f"{8 + header:,} for its header alone"
+        raise DamagedFileError(
+            f"{path} is not a whole safetensors file: truncated, or something else (it has {size:,} bytes, and needs "
+            f"{needed}); {CURE}"
+        )
+    if header > LARGEST_HEADER:
+        raise DamagedFileError(
+            f"{path} is no model's safetensors file: its header has {header:,} bytes, and none needs more than "
+            f"{LARGEST_HEADER:,}; {CURE}"
+        )
 
 
 def _stored(path: Path, file: Any, name: str) -> StoredTensor:
@@ -56,16 +83,6 @@ def _read(path: Path, name: str) -> np.ndarray:
     return (tensor if tensor.dtype == torch.float64 else tensor.float()).numpy()
 
 
-def _what_is_wrong(path: Path, error: Exception) -> str:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = file.read(8)
-    cure = "download it again, or restore it from a copy"
-    if len(length) == 8 and 8 + (header := struct.unpack("<Q", length)[0]) > size:
-        return f"truncated: it has {size:,} bytes, and its header alone needs {8 + header:,}; {cure}"
-    return f"{error} (it has {size:,} bytes); {cure}"
-
-
 def read_sharded(index: Path) -> dict[str, StoredTensor]:
     """The tensors of `model.safetensors.index.json`, each in the shard that it names.
 
@@ -79,26 +96,37 @@ def read_sharded(index: Path) -> dict[str, StoredTensor]:
     stored: dict[str, StoredTensor] = {}
     for shard in sorted(set(where.values())):
         if shard in ("", ".", "..") or Path(shard).name != shard or "\\" in shard or "\0" in shard:
-            raise DamagedFileError(f"{index} names the shard {shard!r}, which is no file beside it: do not use it")
+            raise DamagedFileError(f"{index} names the shard {shard!r:.80}, which is no file beside it: do not use it")
         tensors = read_safetensors(inside(index.parent, shard))
         for name, tensor in tensors.items():
             if where.get(name) != shard:
-                raise DamagedFileError(f"{index} does not say that {name} lies in {shard}, where it is")
+                raise DamagedFileError(f"{index} does not say that {name} lies in {shard}, where it is: {CURE}")
             stored[name] = tensor
     if missing := sorted(where.keys() - stored.keys()):
-        raise DamagedFileError(f"{index} says that {missing[0]} lies in {where[missing[0]]}, where it is not")
+        raise DamagedFileError(f"{index} says that {missing[0]} lies in {where[missing[0]]}, where it is not: {CURE}")
     return stored
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
     """The content of a JSON file, strictly: no NaN, no bottomless nesting. Raises DamagedFileError."""
-    refuse_irregular(path)
-    if (size := path.stat().st_size) > LARGEST_JSON:
-        raise DamagedFileError(f"{path} has {size:,} bytes, far more than such a file needs: it is something else")
+    content = read_small(path, largest)
+    if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MOST_MEMBERS:
+        raise DamagedFileError(f"{path} lists more than {MOST_MEMBERS:,} values, far more than such a file needs")
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
+        return json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is not JSON ({error}): download it again") from None
+        raise DamagedFileError(f"{path} is not JSON ({error!s:.200}): download it again") from None
+
+
+def read_small(path: Path, largest: int = LARGEST_JSON) -> bytes:
+    """A file that is read whole. Raises DamagedFileError for one that is none or has more than `largest` bytes."""
+    refuse_irregular(path)
+    try:
+        if (size := path.stat().st_size) > largest:
+            raise DamagedFileError(f"{path} has {size:,} bytes, far more than such a file needs: it is something else")
+        return path.read_bytes()
+    except OSError as error:
+        raise DamagedFileError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _refuse_constant(word: str) -> None:
@@ -108,7 +136,7 @@ def _refuse_constant(word: str) -> None:
 def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError(f"a key occurs twice among {[key for key, _ in pairs][:5]}...")
+        raise ValueError(f"a key occurs twice among {str([key for key, _ in pairs][:5])[:80]}...")
     return content
 
 
@@ -118,9 +146,15 @@ def inside(folder: Path, name: str) -> Path:
     Links into the `blobs` that lie beside a hub cache's `snapshots` are how that cache keeps its files.
     """
     path = folder / name
-    home = path.resolve().parent
-    if path.is_symlink() and home not in (folder.resolve(), folder.resolve().parent.parent / "blobs"):
-        raise DamagedFileError(f"{path} is a link to {path.resolve()}, outside its folder: copy the file itself there")
+    try:
+        if not path.is_symlink():
+            return path
+        home, place = folder.resolve(), path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        raise DamagedFileError(f"{str(path)!r:.200} cannot be read: {_why(error)}") from None
+    blobs = [home.parent.parent / "blobs"] if home.parent.name == "snapshots" else []
+    if place.parent not in (home, *blobs):
+        raise DamagedFileError(f"{path} is a link to {place}, outside its folder: copy the file itself there")
     return path
 
 
@@ -128,7 +162,11 @@ def refuse_irregular(path: Path) -> None:
     """Raise DamagedFileError unless `path` is a regular file, without opening it (a FIFO would hang the reader)."""
     try:
         mode = path.stat().st_mode
-    except OSError as error:
-        raise DamagedFileError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise DamagedFileError(f"{str(path)!r:.200} cannot be read: {_why(error)}") from None
     if not stat.S_ISREG(mode):
         raise DamagedFileError(f"{path} is not a file: a folder, a pipe or a device is in its place")
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""OpenAI's GPT-2 as it was published: a folder with a TensorFlow checkpoint, hparams.json and the two files of words."""
+"""OpenAI's GPT-2 as it was published: a folder with a TensorFlow checkpoint, hparams.json and two files of words."""
 
 from __future__ import annotations
 

@@ -277,8 +277,9 @@ INLINE size_t int4_byte(int k, int r) {
     return block + lane_byte(k % 16, r);
 }
 
-INLINE int clamp(float value, int least, int most) {
-    return value < (float)least ? least : value > (float)most ? most : (int)rintf(value);
+INLINE float rounded(float value, float least, float most) {
+    value = rintf(value);
+    return value < least ? least : value > most ? most : value;
 }
 
 /* A block as d q, |q| <= 127. A block that already is of this kind, with 127 in it, comes out as it was. */
@@ -289,32 +290,38 @@ static void pack_int8_block(const float *values, int k, int r, uint8_t *tile) {
     float d = half_to_float(scale), inverse = d > 0 ? 1 / d : 0;
     ((uint16_t *)(void *)tile)[int8_scale(k, r)] = scale;
     for (int i = 0; i < BLOCK; i++) {
-        tile[int8_byte(k + i, r)] = (uint8_t)(clamp(values[i] * inverse, -127, 127) + BIAS);
+        tile[int8_byte(k + i, r)] = (uint8_t)((int)rounded(values[i] * inverse, -127, 127) + BIAS);
     }
 }
 
-/* Levels 0 to 15 for a block, d q + m, with d and m as halves. Returns the sum of squared errors. */
-static float int4_levels(const float *values, float d, float m, uint8_t *levels, uint16_t *scale, uint16_t *minimum) {
-    float error = 0;
-    *scale = float_to_half(d);
-    *minimum = float_to_half(m);
-    d = half_to_float(*scale);
-    m = half_to_float(*minimum);
-    float inverse = d > 0 ? 1 / d : 0;
+/* A block's levels 0 to 15 as d q + m, with d and m rounded to halves. */
+typedef struct {
+    float levels[BLOCK], error; /* sum of squares */
+    uint16_t scale, minimum;
+} Fit;
+
+static void int4_levels(const float *values, float d, float m, Fit *fit) {
+    fit->scale = float_to_half(d);
+    fit->minimum = float_to_half(m);
+    d = half_to_float(fit->scale);
+    m = half_to_float(fit->minimum);
+    float inverse = d > 0 ? 1 / d : 0, error = 0;
+#pragma omp simd reduction(+ : error)
     for (int i = 0; i < BLOCK; i++) {
-        levels[i] = (uint8_t)clamp((values[i] - m) * inverse, 0, 15);
-        float off = d * levels[i] + m - values[i];
+        float level = rounded((values[i] - m) * inverse, 0, 15), off = d * level + m - values[i];
+        fit->levels[i] = level;
         error += off * off;
     }
-    return error;
+    fit->error = error;
 }
 
 /* The d and m that fit best (least squares) once every value has its level. */
-static void fit_line(const float *values, const uint8_t *levels, float *d, float *m) {
+static void fit_line(const float *values, const float *levels, float *d, float *m) {
     float q = 0, qq = 0, x = 0, qx = 0;
+#pragma omp simd reduction(+ : q, qq, x, qx)
     for (int i = 0; i < BLOCK; i++) {
         q += levels[i];
-        qq += (float)levels[i] * levels[i];
+        qq += levels[i] * levels[i];
         x += values[i];
         qx += levels[i] * values[i];
     }
@@ -327,31 +334,24 @@ static void fit_line(const float *values, const uint8_t *levels, float *d, float
 /* A block as d q + m, 0 <= q <= 15: the best of a few ranges around the block's own. The first is the range itself,
  * which gives a block that already is of this kind back as it was. */
 static void pack_int4_block(const float *values, int k, int r, uint8_t *tile) {
-    static const float widths[] = {15, 14, 14.5f, 15.5f, 16, 17, 18};
-    float least = values[0], most = values[0], best = INFINITY;
-    uint8_t levels[BLOCK], chosen[BLOCK] = {0};
-    uint16_t scale, minimum, chosen_scale = 0, chosen_minimum = 0;
+    static const float widths[] = {15, 14, 14.5f, 15.5f, 16, 17, 18}; /* steps from the least to the largest value */
+    float least = values[0], most = values[0];
+    Fit best = {.error = INFINITY}, fit;
     for (int i = 1; i < BLOCK; i++) {
-        least = fminf(least, values[i]);
-        most = fmaxf(most, values[i]);
+        least = values[i] < least ? values[i] : least;
+        most = values[i] > most ? values[i] : most;
     }
-    for (size_t c = 0; c < 2 * (sizeof widths / sizeof *widths) && best > 0; c++) { /* each range, plain and fitted */
-        float d = (most - least) / widths[c / 2], m = least + (most - least - 15 * d) / 2;
-        if (widths[c / 2] < 15) m = least;
-        if (c % 2) {
-            int4_levels(values, d, m, levels, &scale, &minimum);
-            fit_line(values, levels, &d, &m);
-        }
-        float error = int4_levels(values, d, m, levels, &scale, &minimum);
-        if (!(error < best)) continue;
-        best = error;
-        chosen_scale = scale;
-        chosen_minimum = minimum;
-        memcpy(chosen, levels, BLOCK);
+    for (size_t c = 0; c < sizeof widths / sizeof *widths && best.error > 0; c++) {
+        float d = (most - least) / widths[c], m = widths[c] < 15 ? least : (least + most - 15 * d) / 2;
+        int4_levels(values, d, m, &fit);
+        if (fit.error < best.error) best = fit;
+        fit_line(values, fit.levels, &d, &m);
+        int4_levels(values, d, m, &fit);
+        if (fit.error < best.error) best = fit;
     }
-    ((uint16_t *)(void *)tile)[int4_scale(k, r)] = chosen_scale;
-    ((uint16_t *)(void *)tile)[int4_scale(k, r) + LANES] = chosen_minimum;
-    for (int i = 0; i < BLOCK; i++) tile[int4_byte(k + i, r)] |= (uint8_t)(chosen[i] << (i < 16 ? 0 : 4));
+    ((uint16_t *)(void *)tile)[int4_scale(k, r)] = best.scale;
+    ((uint16_t *)(void *)tile)[int4_scale(k, r) + LANES] = best.minimum;
+    for (int i = 0; i < BLOCK; i++) tile[int4_byte(k + i, r)] |= (uint8_t)((int)best.levels[i] << (i < 16 ? 0 : 4));
 }
 
 static void pack_block(int format, const float *values, int k, int r, uint8_t *tile) {
