@@ -21,20 +21,21 @@ REFS = (
 
 
 def load(
-    ref: str | Path, dtype: str | None = None, *, allow_pickle: bool = False
+    ref: str | Path, dtype: str | None = None, *, device: str | None = None, allow_pickle: bool = False
 ) -> tuple[LanguageModel, Tokenizer | None]:
     """The model and tokenizer that `ref` names; the tokenizer is None where there is none that GlassGPT reads.
 
     `ref`: a run folder or RUN@STEP, a Hugging Face folder or repo id, gpt2 to gpt2-xl, smollm2, a folder with OpenAI's
     TensorFlow checkpoint, or a .gguf file. `dtype`: float32 (the default), float64, bfloat16 or float16; or int8 or
-    int4, which round the weights to that many bits and run faster.
+    int4, which round the weights to that many bits and run faster. `device`: "cpu", "cuda", ... as torch names them;
+    None is a CUDA GPU where there is one and the model is worth it, else the processor.
 
     Raises UsageError for a reference that names nothing, DamagedFileError for files that are missing, altered or not
     what they say, UnsupportedError for a sound model of a kind that GlassGPT doesn't read, TooLargeError before
     anything is read that won't fit in memory.
     """
     bundle = open_model(ref, allow_pickle=allow_pickle)
-    return load_bundle(bundle, dtype), bundle.tokenizer()
+    return load_bundle(bundle, dtype, device), bundle.tokenizer()
 
 
 def load_tokenizer(ref: str | Path) -> Tokenizer:

@@ -53,7 +53,7 @@ class Conversation:
 
         bundle = open_model(args.ref, allow_pickle=args.allow_pickle)
         self.template, self.tokenizer = template_of(bundle)
-        self.model = load_bundle(bundle, args.dtype)
+        self.model = load_bundle(bundle, args.dtype, args.device)
         self.ends = set(bundle.end_tokens) or None
         self.processors = processors_of(args)
         self.max_new_tokens = args.max_new_tokens

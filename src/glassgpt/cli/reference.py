@@ -22,9 +22,10 @@ def add_ref(parser: argparse.ArgumentParser, *, runs_it: bool = True) -> None:
         parser.add_argument(
             "--dtype", metavar="TYPE", help="float32 (the default), float64, bfloat16, float16, int8 or int4"
         )
+        parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (a CUDA GPU if there is one, else cpu)")
 
 
 def load_ref(args: argparse.Namespace) -> tuple[LanguageModel, Tokenizer | None]:
     from glassgpt.loading import load
 
-    return load(args.ref, args.dtype, allow_pickle=args.allow_pickle)
+    return load(args.ref, args.dtype, device=args.device, allow_pickle=args.allow_pickle)

@@ -1,7 +1,7 @@
 """A GPT for running: the steps of one text by the compiled engine (`native`), all else by torch.
 
-Both hold the same numbers: where the engine's weights are rounded to 8 or 4 bits, torch's copy holds what they stand for.
-The engine is for one text at a time, which is where reading the weights is all the work; whole prompts and batches are
+Both hold the same numbers: where the engine's weights are rounded to 8 or 4 bits, torch's copy holds what they stand
+for. The engine is for one text at a time, where reading the weights is all the work; whole prompts and batches are
 matrix products, which torch does well. With int8 and int4 the engine also rounds activations, so that a step differs
 from torch's forward pass by that rounding; in float32 the two agree as two orders of summation do.
 """

@@ -112,11 +112,10 @@ def _refuse_zip_bomb(path: Path) -> None:
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            unpacked = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise DamagedFileError(f"{path} is not a whole zip file ({error}): {CURE}") from None
-    unpacked = sum(member.file_size for member in members)
-    if any(member.compress_type for member in members) or unpacked > path.stat().st_size:
+    if unpacked > path.stat().st_size:
         raise DamagedFileError(f"{path} is compressed, as torch never writes it: do not use it")
 
 

@@ -19,16 +19,34 @@ ROUNDED = ("int8", "int4")
 WORTH_PACKING = 1_000_000  # parameters; below, torch is fast enough and a compiler need not be called
 
 
-def load_bundle(bundle: Bundle, dtype: str | None = None) -> LanguageModel:
-    """The model of a bundle. Raises UsageError for a dtype that is none, or that nothing on this machine can run."""
+def load_bundle(bundle: Bundle, dtype: str | None = None, device: str | None = None) -> LanguageModel:
+    """The model of a bundle. Raises UsageError for a dtype or device that is none, or that this machine hasn't."""
     dtype = dtype or "float32"
     if dtype not in FLOATS + ROUNDED:
         raise UsageError(f"dtype must be one of {', '.join(FLOATS + ROUNDED)}; got {dtype!r}")
+    where = _device(bundle, dtype, device)
     if dtype in ROUNDED:
+        if where.type != "cpu":
+            raise UsageError(f"{dtype} runs on the processor only: give --device cpu, or bfloat16 on {where}")
         return _rounded(bundle, dtype)
-    packs = dtype in native.FORMATS and bundle.config.n_parameters >= WORTH_PACKING and machine().native
-    model = load_torch_gpt(bundle, dtype)
+    model = load_torch_gpt(bundle, dtype).to(where)
+    worth_it = bundle.config.n_parameters >= WORTH_PACKING and where.type == "cpu"
+    packs = worth_it and dtype in native.FORMATS and machine().native
     return packed(model, dtype) if packs else model
+
+
+def _device(bundle: Bundle, dtype: str, stated: str | None) -> torch.device:
+    """Where the model is to run. Apple's GPUs only if asked for: they have given wrong numbers without a word."""
+    if stated is None:
+        on_gpu = torch.cuda.is_available() and dtype not in ROUNDED and bundle.config.n_parameters >= WORTH_PACKING
+        return torch.device("cuda" if on_gpu else "cpu")
+    try:
+        device = torch.device(stated)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise UsageError(f"this machine has no device {stated!r} for torch ({reason}): use cpu") from None
+    return device
 
 
 def _rounded(bundle: Bundle, dtype: str) -> PackedGPT:
