@@ -1,6 +1,6 @@
 """Decoding and reading prompts, beside peers, in one run: `python benchmarks/models.py [--model gpt2|smollm2]`.
 
-gpt2 is the 124M shape with random weights (speed does not depend on their values); smollm2 the real SmolLM2-135M. Peers:
+gpt2 is the 124M shape with random weights (their values don't change the speed); smollm2 the real SmolLM2-135M. Peers:
 GPT-2 in plain NumPy without a cache, written here after the way of picoGPT; transformers with its cache; llama.cpp, if
 llama-cpp-python is installed, on files that GlassGPT exports and llama.cpp's own quantiser rounds. All take the same
 greedy steps on two threads, in turn, round after round; a figure is the median of the rounds. "of limit": the share of
@@ -32,23 +32,22 @@ from glassgpt.models import native
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.native.engine import zeros
-from glassgpt.models.packed import PackedGPT
 from glassgpt.weights.gguf_export import export_gguf
 from glassgpt.weights.hf_folder import export_hf
 from glassgpt.weights.hub import pull
-from glassgpt.weights.quantised import packed, prefill_copy
+from glassgpt.weights.quantised import packed
 from glassgpt.weights.tensors import load_torch_gpt, tensors_of
 
 PROMPTS = (16, 512)
 STEPS = 24  # in each round
 GPT2 = GPTConfig(50257, 1024, mlp="gelu_tanh")
-TEXT = (
-    "A language model reads a text and says which token may come next. It was trained on a great many sentences, and what "
-    "it learned from them lies in its weights. When those are rounded to a few bits, some of it is lost; how much, this "
-    "paragraph is here to tell. The old lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote the "
-    "names of the passing ships into a book that nobody had asked him to keep. In 1969 two people walked on the Moon. "
-    "Water is made of hydrogen and oxygen, and boils at one hundred degrees Celsius at sea level."
-)
+TEXT = """
+A language model reads a text and says which token may come next. It was trained on a great many sentences, and what it
+learned from them lies in its weights. When those are rounded to a few bits, some of it is lost; how much, this paragraph
+is here to tell. The old lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote the names of the
+passing ships into a book that nobody had asked him to keep. In 1969 two people walked on the Moon. Water is made of
+hydrogen and oxygen, and boils at one hundred degrees Celsius at sea level.
+"""
 
 
 class Program:
@@ -176,24 +175,15 @@ def megabytes_a_step(config: GPTConfig, bytes_each: float) -> float:
 
 
 def our_programs(model: GPT) -> list[Program]:
-    size = {name: megabytes_a_step(model.config, each) for name, each in (("float32", 4), ("bfloat16", 2))}
-    made: list[Program] = [Ours("GlassGPT, torch alone", "float32", size["float32"], model)]
+    made: list[Program] = [Ours("GlassGPT, torch alone", "float32", megabytes_a_step(model.config, 4), model)]
     if native.why_not() is not None:
         print(f"the engine can't be compiled here: {native.why_not()}")
         return made
-    made.append(Ours("GlassGPT", "float32", size["float32"], packed(model, "float32")))
-    half = load_like(model, torch.bfloat16)
-    made.append(Ours("GlassGPT", "bfloat16", size["bfloat16"], packed(half, "bfloat16")))
-    for dtype in ("int8", "int4"):
-        weights = native.pack(model.config, tensors_of(model), dtype)  # type: ignore[arg-type]
-        made.append(Ours("GlassGPT", dtype, weights.n_bytes / 1e6, PackedGPT(prefill_copy(weights), weights)))
+    params = tensors_of(model)
+    for format in native.FORMATS:
+        both = packed(model.config, params, format)
+        made.append(Ours("GlassGPT", format, both.weights.n_bytes / 1e6, both))
     return made
-
-
-def load_like(model: GPT, dtype: torch.dtype) -> GPT:
-    import copy
-
-    return copy.deepcopy(model).to(dtype)
 
 
 def peers(model: GPT, folder: Path, which: set[str]) -> list[Program]:

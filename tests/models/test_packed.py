@@ -11,8 +11,8 @@ from glassgpt.evaluation.agreement import agreement
 from glassgpt.models import native
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
-from glassgpt.models.packed import LONGEST_BLOCK, PackedGPT
-from glassgpt.weights.quantised import packed, prefill_copy
+from glassgpt.models.packed import LONGEST_BLOCK
+from glassgpt.weights.quantised import packed
 from glassgpt.weights.tensors import tensors_of
 
 pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=f"no compiled engine: {native.why_not()}")
@@ -33,19 +33,23 @@ def model_of(config):
     return model
 
 
+def packed_of(model, dtype="float32"):
+    return packed(model.config, tensors_of(model), dtype)
+
+
 def tokens(n, seed=0):
     return np.random.default_rng(seed).integers(0, 50, (1, n))
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_packed_model_keeps_the_contract(name):
-    check_model(packed(model_of(SHAPES[name]), "float32"), tolerance=2e-5)
+    check_model(packed_of(model_of(SHAPES[name])), tolerance=2e-5)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_steps_of_the_engine_follow_prompts_of_torch_and_the_other_way_round(name):
     model = model_of(SHAPES[name])
-    session, plain = packed(model, "float32").session(), model.session()
+    session, plain = packed_of(model).session(), model.session()
     for n in (LONGEST_BLOCK + 3, 1, 2, LONGEST_BLOCK + 1, 1, 3, 1):  # the last two lie past the window
         fed = tokens(n, seed=n)
         np.testing.assert_allclose(session.feed_each(fed), plain.feed_each(fed), rtol=2e-5, atol=2e-5)
@@ -60,7 +64,7 @@ def test_steps_of_the_engine_follow_prompts_of_torch_and_the_other_way_round(nam
 
 def test_greedy_tokens_and_beams_are_torchs():
     model = model_of(SHAPES["llama"])
-    fast = packed(model, "float32")
+    fast = packed_of(model)
     prompt = tokens(20)[0]
     assert generate(fast, prompt, 30, temperature=0) == generate(model, prompt, 30, temperature=0)
     ours, theirs = (beam_search(m, prompt, 6, n_beams=3) for m in (fast, model))
@@ -70,8 +74,7 @@ def test_greedy_tokens_and_beams_are_torchs():
 @pytest.mark.parametrize(("dtype", "kl"), [("bfloat16", 1e-3), ("int8", 1e-3), ("int4", 0.2)])
 def test_fewer_bits_cost_what_they_may(dtype, kl):
     model = model_of(SHAPES["gpt2"])
-    weights = native.pack(model.config, tensors_of(model), dtype)
-    rounded = PackedGPT(prefill_copy(weights), weights)
+    rounded = packed_of(model, dtype)
     close = agreement(rounded, model, tokens(40)[0])
     assert 0 < close.mean_kl < kl
     assert close.max_kl < 10 * kl
@@ -82,8 +85,7 @@ def test_fewer_bits_cost_what_they_may(dtype, kl):
 def test_torchs_copy_of_rounded_weights_is_what_the_engine_steps_with(dtype):
     """But for the activations, which the engine rounds too: its steps are nearer to that copy than to the original."""
     model = model_of(SHAPES["gpt2"])
-    weights = native.pack(model.config, tensors_of(model), dtype)
-    rounded = PackedGPT(prefill_copy(weights), weights)
+    rounded = packed_of(model, dtype)
     stepped = rounded.session().feed_each(tokens(12))
     to_copy = np.abs(stepped - rounded.sequence_logits(tokens(12))).max()
     to_original = np.abs(stepped - model.sequence_logits(tokens(12))).max()
@@ -94,7 +96,7 @@ def test_torchs_copy_of_rounded_weights_is_what_the_engine_steps_with(dtype):
 def test_torch_answers_for_batches_and_tables():
     config = GPTConfig(3, 4, 1, 1, 32)
     model = model_of(config)
-    fast = packed(model, "float32")
+    fast = packed_of(model)
     np.testing.assert_array_equal(fast.context_table(), model.context_table())
     batch = np.random.default_rng(0).integers(0, 3, (5, 4))
     np.testing.assert_array_equal(fast.next_token_logits(batch), model.next_token_logits(batch))

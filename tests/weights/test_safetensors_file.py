@@ -31,7 +31,7 @@ from glassgpt.weights.tensors import tensors_of
 
 CONFIGS = {
     "gpt2": GPTConfig(262, 8, 2, 2, 8, mlp="gelu_tanh"),
-    "llama": GPTConfig(262, 8, 2, 4, 8, False, 2, position="rope", norm="rmsnorm", mlp="swiglu", n_hidden=12, tied=False),
+    "llama": GPTConfig(262, 8, 2, 4, 8, False, 2, None, 12, position="rope", norm="rmsnorm", mlp="swiglu", tied=False),
 }  # fmt: skip
 CONFIG = CONFIGS["gpt2"]
 PARAMS = {kind: tensors_of(GPT(config, seed=1)) for kind, config in CONFIGS.items()}
@@ -94,7 +94,7 @@ def parts_of(content):
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
-def refused(folder, name, match="", **options):
+def refused(folder, name, match=None, **options):
     """`load` fails in our words: one line that names the file and is no longer than a person reads."""
     with pytest.raises(GlassGPTError, match=match) as caught:
         load(folder, **options)
@@ -143,7 +143,9 @@ def test_a_file_cut_anywhere_is_refused_with_its_size_and_a_cure(folder):
         message = refused(folder, WEIGHTS, "not a whole safetensors file")
         assert f"it has {length:,} bytes" in message and "download it again" in message
     (folder / WEIGHTS).write_bytes(whole[: header - 1])
-    assert f"truncated, or something else (it has {header - 1:,} bytes, and needs {header:,}" in refused(folder, WEIGHTS)
+    assert f"truncated, or something else (it has {header - 1:,} bytes, and needs at least {header:,}" in refused(
+        folder, WEIGHTS
+    )
     (folder / WEIGHTS).write_bytes(whole + b"\0")
     refused(folder, WEIGHTS)
 
@@ -229,6 +231,8 @@ HEADERS = {
     "NaN": lambda header: json.dumps(header).encode().replace(b"8", b"NaN", 1),
     "a name twice": lambda header: json.dumps(header).encode()[:-1]
     + f', "{first(header)}": {json.dumps(header[first(header)])}}}'.encode(),
+    "a name twice, of two tensors": lambda header: json.dumps(header).encode()[:-1]
+    + f', "{first(header)}": {json.dumps(header[second(header)])}}}'.encode(),
     "half a surrogate pair": lambda header: json.dumps(header).encode()[:-1] + b', "\\ud800": 3}',
 }  # fmt: skip
 
@@ -293,7 +297,7 @@ def test_a_number_that_is_not_finite_is_refused_by_its_tensors_name(folder, numb
     tensors = load_file(folder / WEIGHTS)
     tensors["h.1.mlp.c_fc.bias"][3] = number
     save_file(tensors, folder / WEIGHTS)
-    with pytest.raises(NumericalError, match="h.1.mlp.c_fc.bias holds NaN or infinity"):
+    with pytest.raises(NumericalError, match=r"h\.1\.mlp\.c_fc\.bias holds NaN or infinity"):
         load(folder)
 
 
@@ -314,24 +318,24 @@ def test_no_parameter_of_a_model_is_anything_but_the_files(folders, kind):
 # ---- memory ------------------------------------------------------------------------------------------------------
 
 BOMBS = """
-import json, resource, struct, sys
+import json, sys
 from pathlib import Path
 from glassgpt.errors import GlassGPTError
 from glassgpt.loading import load
-folder = Path(sys.argv[1])
-try:
-    load(folder.parent / "warm")
-except GlassGPTError:
-    pass
 
-def peak():
-    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) // 1024
+def memory(word):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(word)).split()[1]) // 1024
 
-before = peak()
-try:
-    load(folder)
-except GlassGPTError as error:
-    print(json.dumps({"error": type(error).__name__, "message": str(error), "grew": peak() - before}))
+for folder in sys.argv[1:]:
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = memory("VmRSS")
+    try:
+        load(folder)
+        print("null")
+    except GlassGPTError as error:
+        told = {"error": type(error).__name__, "message": str(error)}
+        print(json.dumps(told | {"grew": memory("VmHWM") - before}))
 """
 
 
@@ -365,22 +369,27 @@ def dense_json(folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory is read from /proc")
-@pytest.mark.parametrize("bomb", [one_terabyte, long_header, many_tensors, wide_json, dense_json])
-def test_a_small_file_that_claims_much_is_refused_before_anything_is_allocated(folder, tmp_path, bomb):
-    shutil.copytree(folder, tmp_path / "warm")
-    allowed = bomb(folder)
+def test_small_files_that_claim_much_are_refused_before_anything_is_allocated(folder, tmp_path):
+    bombs = [one_terabyte, long_header, many_tensors, wide_json, dense_json]
+    places = [shutil.copytree(folder, tmp_path / bomb.__name__) for bomb in bombs]
+    allowed = [bomb(place) for bomb, place in zip(bombs, places, strict=True)]
     signal.alarm(60)  # another Python is started
-    done = subprocess.run([sys.executable, "-c", BOMBS, folder], capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout)
-    assert told["error"] == "DamagedFileError" and str(folder) in told["message"]
-    assert told["grew"] < allowed, told
+    command = [sys.executable, "-c", BOMBS, str(folder), *map(str, places)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first_line, *lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first_line is None
+    for told, place, most in zip(lines, places, allowed, strict=True):
+        assert told["error"] == "DamagedFileError" and str(place) in told["message"]
+        assert told["grew"] < most, told
 
 
 def test_a_model_larger_than_the_memory_is_refused_before_anything_is_read(folder, monkeypatch):
     monkeypatch.setattr(safetensors_file, "_read", lambda *_: pytest.fail("a tensor was read"))
     free = psutil.virtual_memory()._replace(available=CONFIG.n_parameters * 4 - 1)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    with pytest.raises(TooLargeError, match=r"parameters, which need 0\.0 GB, and 0\.0 GB are free: load it as bfloat16"):
+    with pytest.raises(
+        TooLargeError, match=r"parameters, which need 0\.0 GB, and 0\.0 GB are free: load it as bfloat16"
+    ):
         load(folder)
 
 
@@ -409,7 +418,8 @@ def secret(sharded):
 
 @pytest.mark.parametrize(
     "shard",
-    ["../secret.safetensors", "./../secret.safetensors", "ABSOLUTE", "x/../../secret.safetensors", "..\\secret.safetensors",
+    ["../secret.safetensors", "./../secret.safetensors", "ABSOLUTE", "x/../../secret.safetensors",
+     "..\\secret.safetensors",
      "a\0b", "", ".", "..", "/", "/dev/zero", "a/", "model-00001-of-00003.safetensors/", "C:\\secret.safetensors",
      "./model-00001-of-00003.safetensors"],
 )  # fmt: skip
@@ -432,7 +442,7 @@ def test_an_index_that_names_what_is_not_there_is_refused(sharded, shard):
 @pytest.mark.parametrize("shard", ["config.json", INDEX])
 def test_an_index_that_names_another_file_of_the_folder_is_refused(sharded, shard):
     point_at(sharded, shard)
-    refused(sharded, shard, "not a whole safetensors file")
+    refused(sharded, "", r"not a whole safetensors file|does not say that")
 
 
 def link(path, secret):
@@ -468,8 +478,8 @@ def test_a_shard_that_is_no_plain_file_of_the_folder_is_refused(sharded, secret,
     refused(sharded, shard)
 
 
-@pytest.mark.parametrize("name", ["config.json", WEIGHTS, "generation_config.json", "tokenizer.json",
-                                  "tokenizer_config.json", "chat_template.jinja", "pytorch_model.bin", INDEX])  # fmt: skip
+@pytest.mark.parametrize("name", ["config.json", WEIGHTS, "generation_config.json", "tokenizer.json", INDEX,
+                                  "tokenizer_config.json", "chat_template.jinja", "pytorch_model.bin"])  # fmt: skip
 @pytest.mark.parametrize("place", ["link", "link to /dev/zero", "pipe", "folder"])
 def test_no_file_of_a_folder_may_be_a_pipe_a_device_or_lie_elsewhere(folder, tmp_path, name, place):
     if name in (INDEX, "pytorch_model.bin"):
@@ -500,7 +510,7 @@ def test_a_link_within_the_folder_and_the_blobs_of_a_hub_cache_are_followed(fold
     ("change", "message"),
     [
         (lambda content: content["weight_map"].popitem(), "does not say that"),
-        (lambda content: content["weight_map"].update({"h.7.ln_1.weight": "model-00001-of-00003.safetensors"}), "it is not"),
+        (lambda content: content["weight_map"].update({"h.7": "model-00001-of-00003.safetensors"}), "it is not"),
         (lambda content: content.pop("weight_map"), "has no weight_map"),
         (lambda content: content.update(weight_map={}), "too few for 2 layers"),
         (lambda content: content.update(weight_map=[1]), "has no weight_map"),
@@ -526,7 +536,8 @@ def test_a_tensor_in_two_files_is_refused(sharded):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[" * 100_000, b'{"a":' * 100_000, b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1, "a": 2}', b"\xff\xfe",
+    [b"", b"{", b"[" * 100_000, b'{"a":' * 100_000, b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1, "a": 2}',
+     b"\xff\xfe",
      b'{"a": ' + b"9" * 5000 + b"}", b"{'a': 1}", b'{"a": 1,}', b"\0" * 50, b'{"' + b"k" * 9000 + b'": NaN}'],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"])
@@ -685,6 +696,13 @@ def changed_header(rng, content):
     return with_header(changed_value(rng, header), data)
 
 
+FIELDS = {
+    "gpt2": {"n_head": "n_head", "layer_norm_epsilon": "norm_epsilon", "activation_function": "mlp"},
+    "llama": {"num_attention_heads": "n_head", "num_key_value_heads": "n_kv_head", "head_dim": "head_size",
+              "max_position_embeddings": "context_length", "rms_norm_eps": "norm_epsilon", "rope_theta": "rope_theta"},
+}  # fmt: skip
+
+
 def as_the_file_says(folder, kind):
     """`load` refuses the folder in our words, or gives the shape and the numbers that other readers find there."""
     try:
@@ -694,13 +712,12 @@ def as_the_file_says(folder, kind):
         assert str(folder) in message and len(message) < 900 and "\n" not in message, message
         return False
     stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    fields = {"gpt2": {"n_head": "n_head", "layer_norm_epsilon": "norm_epsilon", "activation_function": "mlp"},
-              "llama": {"num_attention_heads": "n_head", "num_key_value_heads": "n_kv_head", "rms_norm_eps": "norm_epsilon",
-                        "head_dim": "head_size", "max_position_embeddings": "context_length", "rope_theta": "rope_theta"}}  # fmt: skip
-    for key, field in fields[kind].items():
+    for key, field in FIELDS[kind].items():
         if stated.get(key) is not None:
             words = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
-            assert getattr(model.config, field) == (words.get(stated[key], stated[key]) if field == "mlp" else stated[key])
+            assert getattr(model.config, field) == (
+                words.get(stated[key], stated[key]) if field == "mlp" else stated[key]
+            )
     shards = [WEIGHTS]
     if not (folder / WEIGHTS).exists():
         shards = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
@@ -728,6 +745,8 @@ MUTATED = {
     "settings of the words": ("gpt2", "tokenizer_config.json", changed_json),
 }
 
+QUICK = ("header", "llama's header", "config", "llama's config", "weights")  # the others read the words each time
+
 
 def mutate(request, folders, tmp_path, name, count, seed):
     kind, file, change = MUTATED[name]
@@ -749,14 +768,14 @@ def mutate(request, folders, tmp_path, name, count, seed):
 
 @pytest.mark.parametrize("name", MUTATED)
 def test_a_mutated_file_is_refused_or_means_what_it_says(request, folders, tmp_path, name):
-    mutate(request, folders, tmp_path, name, 300, seed=0)
+    mutate(request, folders, tmp_path, name, 300 if name in QUICK else 150, seed=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTATED)
 def test_a_file_mutated_many_times_is_refused_or_means_what_it_says(request, folders, tmp_path, name):
     signal.alarm(600)
-    mutate(request, folders, tmp_path, name, 5000, seed=1)
+    mutate(request, folders, tmp_path, name, 5000 if name in QUICK else 2000, seed=1)
 
 
 def test_read_json_gives_what_is_there(tmp_path):

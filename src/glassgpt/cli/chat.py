@@ -73,6 +73,9 @@ class Conversation:
                 print(piece, end="", flush=True)
         if show:
             print()
+            if answer.finish_reason == "length":
+                note = f"(cut off after {len(answer.tokens)} tokens: --max-new-tokens gives it more)"
+                console(error=True).print(note, style="dim")
         self.messages.append({"role": "assistant", "content": answer.text})
         return {
             "text": answer.text,

@@ -107,26 +107,20 @@ def ways(subject: GPT, compiled: bool) -> Iterator[Way]:
     import torch
 
     from glassgpt.models import native
-    from glassgpt.models.packed import PackedGPT
-    from glassgpt.weights.quantised import packed, prefill_copy
+    from glassgpt.weights.quantised import packed
     from glassgpt.weights.tensors import tensors_of
 
     def in_torch(dtype: str, device: str = "cpu") -> Callable[[], LanguageModel]:
         return lambda: copy.deepcopy(subject).to(device=device, dtype=getattr(torch, dtype))
-
-    def rounded(dtype: str) -> LanguageModel:
-        weights = native.pack(subject.config, tensors_of(subject), dtype)  # type: ignore[arg-type]
-        return PackedGPT(prefill_copy(weights), weights)
 
     for dtype in ("float32", "bfloat16", "float16"):
         yield Way(f"torch, {dtype}", dtype, in_torch(dtype))
     if compiled:
         yield Way("torch, compiled, float32", "float32", lambda: compiled_copy(subject))
     if native.why_not() is None:
-        yield Way("engine, float32", "float32", lambda: packed(subject, "float32"))
-        yield Way("engine, bfloat16", "bfloat16", lambda: packed(in_torch("bfloat16")(), "bfloat16"))  # type: ignore[arg-type]
-        for dtype in ("int8", "int4"):
-            yield Way(f"engine, {dtype}", dtype, lambda dtype=dtype: rounded(dtype))  # type: ignore[misc]
+        params = tensors_of(subject)
+        for format in native.FORMATS:
+            yield Way(f"engine, {format}", format, lambda format=format: packed(subject.config, params, format))  # type: ignore[misc]
     devices = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
     for device in devices:
         for dtype in ("float32", "bfloat16", "float16"):

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     config = bundle.config
     report: dict[str, Any] = {
         "kind": bundle.kind,
+        "place": bundle.place,
         "parameters": config.n_parameters,
         "stored_as": bundle.dtypes(),
         **config.choices(),
@@ -64,7 +65,11 @@ def words_of(bundle: Bundle) -> str:
         tokenizer = bundle.read_tokenizer()
     except UnsupportedError as error:
         return f"one that GlassGPT doesn't read: {error}"
-    return "none" if tokenizer is None else f"{type(tokenizer).__name__} of {tokenizer.vocab_size:,} tokens"
+    if tokenizer is None:
+        return "none: give and get token ids"
+    kinds = {"BPETokenizer": "byte-level BPE", "CharacterTokenizer": "characters"}
+    kind = kinds.get(type(tokenizer).__name__, type(tokenizer).__name__)
+    return f"{kind}, {tokenizer.vocab_size:,} tokens"
 
 
 def state_space(vocab_size: int, context_length: int) -> dict[str, Any]:
@@ -95,22 +100,30 @@ def comparison() -> dict[str, dict[str, Any]]:
 
 def print_info(report: dict[str, Any]) -> None:
     out = console()
-    shape = f"{report['n_layer']} layers, {report['n_head']} heads, {report['n_embd']} wide"
-    stored = ", ".join(f"{count:,} numbers as {dtype}" for dtype, count in report["stored_as"].items())
-    out.print(f"{report['kind']}: {stored}")
+    stored = sorted(report["stored_as"].items(), key=lambda item: -item[1])
+    shape = f"{report['n_layer']} layers, {report['n_head']} heads, {report['n_embd']:,} wide"
+    out.print(f"{report['kind']} in {report['place']}")
     out.print(f"{report['parameters']:,} parameters: {shape}")
-    known = {"vocab_size", "context_length", "n_layer", "n_head", "n_embd", "parameters", "stored_as"}
-    choices = {key: value for key, value in report.items() if key in CHOICES - known}
+    out.print(f"stored as {', '.join(f'{dtype} ({count:,})' for dtype, count in stored)}")
+    choices = {key: value for key, value in report.items() if key in CHOICES}
     if choices:
         out.print(", ".join(f"{key} {value}" for key, value in choices.items()))
+    if "rope_scaling" in report:
+        out.print(f"rope_scaling {', '.join(f'{key} {value}' for key, value in report['rope_scaling'].items())}")
     out.print(f"tokenizer: {report['tokenizer']}")
-    out.print(f"vocabulary of {report['vocab_size']} tokens, context of {report['context_length']}")
+    ends = ", ".join(map(str, report["end_tokens"])) or "none that the files name"
+    out.print(f"tokens that end a text: {ends}")
+    out.print(f"chat template: {'yes, `glassgpt chat` talks with it' if report['chat_template'] else 'none'}")
+    out.print(f"vocabulary of {report['vocab_size']:,} tokens, context of {report['context_length']:,}")
     if report["states"] is None:
-        out.print(f"10^{report['log10_states']:.0f} states")
+        power = f"{report['vocab_size']:,}^{report['context_length']:,}"
+        out.print(f"{power} = 10^{report['log10_states']:,.0f} states (full contexts)")
     else:
         every = f"{report['states_of_every_length']:,} with the shorter contexts"
         out.print(f"{report['states']:,} states (full contexts), {every}")
-    out.print(f"to store one state: {report['bits_per_state']:.4g} bits, in whole bytes {report['bytes_per_state']:,}")
+    bits = report["bits_per_state"]
+    spelled = f"{bits:.4g}" if bits < 1000 else f"{bits:,.0f}"
+    out.print(f"to store one state: {spelled} bits, in whole bytes {report['bytes_per_state']:,}")
     out.print("")
     rows = [
         (

@@ -105,7 +105,10 @@ def _fetch(repo_id: str) -> Path:
         ) from None
     _check_hashes(folder)
     if not _is_whole(folder):
-        raise FetchError(f"{repo_id} holds no config.json with safetensors: GlassGPT can't read this model")
+        raise FetchError(  # without a network, huggingface_hub is content with the half that it has
+            f"{repo_id} has no config.json with all of its safetensors files on the hub, or they could not be fetched: "
+            "try again with a network, or choose another model"
+        )
     return folder
 
 
@@ -220,5 +223,6 @@ def cache_folder() -> Path:
 
 
 def _first_line(error: Exception) -> str:
+    """The first sentence of what a library says, as far as a person reads."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return re.split(r"(?<=\w)\. ", lines[0])[0].rstrip(".")[:160] if lines else type(error).__name__

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 
 from glassgpt.errors import UsageError
 from glassgpt.interface import LanguageModel
 from glassgpt.models import native
-from glassgpt.models.config import parameter_shapes
-from glassgpt.models.gpt_torch import GPT
+from glassgpt.models.config import GPTConfig
 from glassgpt.models.packed import PackedGPT
 from glassgpt.weights.bundle import Bundle
 from glassgpt.weights.machine import machine
-from glassgpt.weights.tensors import load_torch_gpt, read_parameters, refuse_if_too_large, torch_gpt
+from glassgpt.weights.tensors import fits, load_torch_gpt, read_parameters, refuse_if_too_large, torch_gpt
 
 FLOATS = ("float32", "float64", "bfloat16", "float16")
 ROUNDED = ("int8", "int4")
+BYTES_WHILE_PACKING = 12  # for each parameter, at most: as read, packed, and what that stands for
 WORTH_PACKING = 1_000_000  # parameters; below, torch is fast enough and a compiler need not be called
 
 
@@ -25,14 +28,28 @@ def load_bundle(bundle: Bundle, dtype: str | None = None, device: str | None = N
     if dtype not in FLOATS + ROUNDED:
         raise UsageError(f"dtype must be one of {', '.join(FLOATS + ROUNDED)}; got {dtype!r}")
     where = _device(bundle, dtype, device)
+    if dtype in ROUNDED and where.type != "cpu":
+        raise UsageError(f"{dtype} runs on the processor only: give --device cpu, or bfloat16 on {where}")
+    if dtype in ROUNDED and (reason := native.why_not()) is not None:
+        raise UsageError(f"{dtype} needs the compiled engine, which can't be had here ({reason}): use float32")
+    worth_it = bundle.config.n_parameters >= WORTH_PACKING and where.type == "cpu" and machine().native
     if dtype in ROUNDED:
-        if where.type != "cpu":
-            raise UsageError(f"{dtype} runs on the processor only: give --device cpu, or bfloat16 on {where}")
-        return _rounded(bundle, dtype)
-    model = load_torch_gpt(bundle, dtype).to(where)
-    worth_it = bundle.config.n_parameters >= WORTH_PACKING and where.type == "cpu"
-    packs = worth_it and dtype in native.FORMATS and machine().native
-    return packed(model, dtype) if packs else model
+        refuse_if_too_large(bundle, BYTES_WHILE_PACKING)
+    if dtype in ROUNDED or (worth_it and dtype in native.FORMATS and fits(bundle, BYTES_WHILE_PACKING)):
+        return packed(bundle.config, read_parameters(bundle), dtype)  # type: ignore[arg-type]
+    return load_torch_gpt(bundle, dtype).to(where)
+
+
+def packed(config: GPTConfig, params: Mapping[str, np.ndarray], dtype: native.Format) -> PackedGPT:
+    """The engine with these parameters, and torch with what they are in the engine once they are rounded to `dtype`.
+
+    Torch's copy is in float32, whatever the engine's format, but in bfloat16 where this machine multiplies that faster.
+    """
+    weights = native.pack(config, params, dtype)
+    if dtype != "float32":
+        params = {name: weights.dequantised(name) for name in params}
+    model = torch_gpt(params, config)
+    return PackedGPT(model.to(torch.bfloat16) if dtype != "float32" and machine().fast_bfloat16 else model, weights)
 
 
 def _device(bundle: Bundle, dtype: str, stated: str | None) -> torch.device:
@@ -47,27 +64,3 @@ def _device(bundle: Bundle, dtype: str, stated: str | None) -> torch.device:
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise UsageError(f"this machine has no device {stated!r} for torch ({reason}): use cpu") from None
     return device
-
-
-def _rounded(bundle: Bundle, dtype: str) -> PackedGPT:
-    if (reason := native.why_not()) is not None:
-        raise UsageError(
-            f"{dtype} needs the compiled engine, which can't be had here ({reason}): use float32 or bfloat16"
-        )
-    refuse_if_too_large(bundle, bytes_each=10)  # while it is packed: as read, packed, and what that stands for
-    weights = native.pack(bundle.config, read_parameters(bundle), dtype)  # type: ignore[arg-type]
-    return PackedGPT(prefill_copy(weights), weights)
-
-
-def packed(model: GPT, dtype: str) -> PackedGPT:
-    """A torch GPT with the engine beside it."""
-    from glassgpt.weights.tensors import tensors_of
-
-    return PackedGPT(model, native.pack(model.config, tensors_of(model), dtype))  # type: ignore[arg-type]
-
-
-def prefill_copy(weights: native.Weights) -> GPT:
-    """What rounded weights stand for, in torch: in bfloat16 where this machine multiplies that faster, else float32."""
-    tensors = {name: weights.dequantised(name) for name in parameter_shapes(weights.config)}
-    model = torch_gpt(tensors, weights.config)
-    return model.to(torch.bfloat16) if machine().fast_bfloat16 else model

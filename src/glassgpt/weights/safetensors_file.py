@@ -1,7 +1,8 @@
 """safetensors files: one, or several that an index joins.
 
-The library checks a file's header against its size (overlaps, holes, lengths, JSON); what it does not know is whether
-these are the tensors that the model wants, which `hf_names.our_parameters` says.
+The library checks a file's header against its size (overlaps, holes, lengths), but lets a name stand there twice and
+reads headers of any size: both are seen to here. Whether these are the tensors that the model wants, it cannot know:
+`hf_names.our_parameters` says that.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CURE = "download it again, or restore it from a copy"
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     """What a file holds, its header checked and nothing read yet. Raises DamagedFileError."""
     refuse_irregular(path)
-    _check_header_length(path)
+    _check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: _stored(path, file, name) for name in file.keys()}  # noqa: SIM118
@@ -38,25 +39,27 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         ) from None
 
 
-def _check_header_length(path: Path) -> None:
-    """The first 8 bytes say how long the header is: compared with the file and with reason before it is read."""
+def _check_header(path: Path) -> None:
+    """The first 8 bytes say how long the header is: compared with the file and with reason, before it is read."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = file.read(8)
+            first = file.read(8)
+            length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0
+            if len(first) < 8 or 8 + length > size:
+                raise DamagedFileError(
+                    f"{path} is not a whole safetensors file: truncated, or something else (it has {size:,} bytes, and "
+                    f"needs at least {8 + length:,}); {CURE}"
+                )
+            if length > LARGEST_HEADER:
+                raise DamagedFileError(
+                    f"{path} is no model's safetensors file: its header has {length:,} bytes, and none needs more than "
+                    f"{LARGEST_HEADER:,}; {CURE}"
+                )
+            header = file.read(length)
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read: {error.strerror}") from None
-    if len(length) < 8 or 8 + (header := struct.unpack("<Q", length)[0]) > size:
-        needed = "at least 8" if len(length) < 8 else f"{8 + header:,} for its header alone"
-        raise DamagedFileError(
-            f"{path} is not a whole safetensors file: truncated, or something else (it has {size:,} bytes, and needs "
-            f"{needed}); {CURE}"
-        )
-    if header > LARGEST_HEADER:
-        raise DamagedFileError(
-            f"{path} is no model's safetensors file: its header has {header:,} bytes, and none needs more than "
-            f"{LARGEST_HEADER:,}; {CURE}"
-        )
+    _parse_json(header, path, "is not a whole safetensors file: its header is not JSON")
 
 
 def _stored(path: Path, file: Any, name: str) -> StoredTensor:
@@ -109,13 +112,16 @@ def read_sharded(index: Path) -> dict[str, StoredTensor]:
 
 def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
     """The content of a JSON file, strictly: no NaN, no bottomless nesting. Raises DamagedFileError."""
-    content = read_small(path, largest)
+    return _parse_json(read_small(path, largest), path, "is not JSON")
+
+
+def _parse_json(content: bytes, path: Path, otherwise: str) -> Any:
     if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MOST_MEMBERS:
         raise DamagedFileError(f"{path} lists more than {MOST_MEMBERS:,} values, far more than such a file needs")
     try:
         return json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is not JSON ({error!s:.200}): download it again") from None
+        raise DamagedFileError(f"{path} {otherwise} ({error!s:.200}): {CURE}") from None
 
 
 def read_small(path: Path, largest: int = LARGEST_JSON) -> bytes:

@@ -77,9 +77,14 @@ def _read(name: str, bundle: Bundle) -> np.ndarray:
     return value
 
 
+def fits(bundle: Bundle, bytes_each: float) -> bool:
+    """Whether so many bytes for each parameter are free."""
+    return bundle.config.n_parameters * bytes_each <= psutil.virtual_memory().available
+
+
 def refuse_if_too_large(bundle: Bundle, bytes_each: float) -> None:
     needed, available = bundle.config.n_parameters * bytes_each, psutil.virtual_memory().available
-    if needed > available:
+    if not fits(bundle, bytes_each):
         raise TooLargeError(
             f"{bundle.place} has {bundle.config.n_parameters:,} parameters, which need {needed / 1e9:,.1f} GB, and "
             f"{available / 1e9:.1f} GB are free: load it as bfloat16 or int8, or free some memory"
