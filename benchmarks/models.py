@@ -43,8 +43,8 @@ STEPS = 24  # in each round
 GPT2 = GPTConfig(50257, 1024, mlp="gelu_tanh")
 TEXT = """
 A language model reads a text and says which token may come next. It was trained on a great many sentences, and what it
-learned from them lies in its weights. When those are rounded to a few bits, some of it is lost; how much, this paragraph
-is here to tell. The old lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote the names of the
+learned from them lies in its weights. When those are rounded to a few bits, some of it is lost, and how much is what
+this paragraph is here to tell. The old lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote the names of the
 passing ships into a book that nobody had asked him to keep. In 1969 two people walked on the Moon. Water is made of
 hydrogen and oxygen, and boils at one hundred degrees Celsius at sea level.
 """
@@ -262,7 +262,8 @@ def passes_a_second(megabytes: float) -> float:
 def report(times: dict[Program, dict[str, list[float]]], model: GPT, text: list[int] | None) -> list[dict[str, object]]:
     rows = []
     print(
-        f"\n{'program':24}{'bits':10}{'MB':>6}{'after 16':>10}{'after 512':>11}{'prompt 512':>12}{'of limit':>10}  quality"
+        f"\n{'program':24}{'bits':10}{'MB':>6}{'after 16':>10}{'after 512':>11}{'prompt 512':>12}"
+        f"{'of limit':>10}  quality"
     )
     for program, found in times.items():
         middle = {key: statistics.median(values) for key, values in found.items()}
@@ -296,9 +297,8 @@ def main() -> None:
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore", message="overflow encountered|invalid value")
     torch.set_num_threads(2)
-    print(
-        f"{platform.machine()}, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
-    )
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(f"{platform.machine()} {capability}, {os.cpu_count()} cores, torch {torch.__version__}")
     everything = {}
     for name in [chosen.model] if chosen.model else ["gpt2", "smollm2"]:
         text = None

@@ -1,7 +1,8 @@
 """SmolLM2's greedy answers here and in llama.cpp, on the same file: `python benchmarks/smollm2.py`.
 
-Needs llama-cpp-python. Prints, for each prompt, how many of 64 greedy tokens are equal; where they part, both programs' logits of both tokens, and what of the difference is llama.cpp's rounding of activations to 8 bits: the
-same file written out in float32, run by llama.cpp, is the judge.
+Needs llama-cpp-python. Prints, for each prompt, how many of 64 greedy tokens are equal; where they part, both programs'
+logits of both tokens. The judge of whose they are is the same file written out in float32 and run by llama.cpp, which
+then has no reason to round activations to 8 bits.
 """
 
 from __future__ import annotations

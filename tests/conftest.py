@@ -10,6 +10,7 @@ from glassgpt.training.loop import train
 from glassgpt.training.recipe import read_recipe
 from glassgpt.weights.run import Run
 
+collect_ignore = ["data/make_tf_gpt2.py"]  # needs TensorFlow, which made what lies beside it
 RECIPE = Path(__file__).parents[1] / "recipes" / "baby.toml"
 
 

@@ -140,8 +140,10 @@ def test_jax_runs_the_same_text_plain_and_compiled(jax, x64, tolerance):
 GRADIENT_SHAPES = {
     "gpt2": CONFIGS[2],
     "gpt2 with tanh": GPTConfig(7, 5, 2, 2, 8, mlp="gelu_tanh"),
-    "qwen3": GPTConfig(7, 5, 2, 4, 8, False, 2, 6, position="rope", norm="rmsnorm", mlp="swiglu", qk_norm=True, tied=False),
-}  # fmt: skip
+    "qwen3": GPTConfig(
+        7, 5, 2, 4, 8, False, 2, 6, position="rope", norm="rmsnorm", mlp="swiglu", qk_norm=True, tied=False
+    ),
+}
 
 
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 1e-5), (True, 1e-10)])

@@ -1,4 +1,4 @@
-"""Sessions that keep keys and values: the same answers as asking afresh, in every shape, on both sides of the window."""
+"""Sessions that keep keys and values: the same answers as asking afresh, in every shape, within the window and past."""
 
 import numpy as np
 import pytest

@@ -29,27 +29,35 @@ LLAMA = {"vocab_size": 37, "max_position_embeddings": 24, "hidden_size": 24, "in
          "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 12, "rope_theta": 500.0}  # fmt: skip
+
+
+def gpt2(**changes):
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2, **changes))
+
+
+def llama(**changes):
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA | changes))
+
+
+def qwen3(**changes):
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LLAMA | changes))
+
+
 THEIRS = {
-    "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)),
-    "gpt2, exact gelu": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2, activation_function="gelu")),
-    "gpt2, relu2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2, activation_function="relu2")),
-    "gpt2, narrow inside": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2, n_inner=20)),
-    "gpt2, untied": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2, tie_word_embeddings=False)),
+    "gpt2": gpt2,
+    "gpt2, exact gelu": lambda: gpt2(activation_function="gelu"),
+    "gpt2, relu2": lambda: gpt2(activation_function="relu2"),
+    "gpt2, narrow inside": lambda: gpt2(n_inner=20),
+    "gpt2, untied": lambda: gpt2(tie_word_embeddings=False),
     "gpt1": lambda: transformers.OpenAIGPTLMHeadModel(transformers.OpenAIGPTConfig(**GPT2, afn="gelu")),
-    "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)),
-    "llama, tied, as many key heads": lambda: transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**LLAMA | {"num_key_value_heads": 4}, tie_word_embeddings=True)
-    ),
-    "llama3": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA, rope_parameters=LLAMA3)),
-    "llama, attention bias": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA, attention_bias=True)),
-    "llama, every bias, wide heads": lambda: transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**LLAMA, attention_bias=True, mlp_bias=True, head_dim=10)
-    ),
-    "qwen3": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**LLAMA, head_dim=8)),
-    "qwen3, tied, one key head": lambda: transformers.Qwen3ForCausalLM(
-        transformers.Qwen3Config(**LLAMA | {"num_key_value_heads": 1}, head_dim=8, tie_word_embeddings=True)
-    ),
-}  # fmt: skip
+    "llama": llama,
+    "llama, tied, as many key heads": lambda: llama(num_key_value_heads=4, tie_word_embeddings=True),
+    "llama3": lambda: llama(rope_parameters=LLAMA3),
+    "llama, attention bias": lambda: llama(attention_bias=True),
+    "llama, every bias, wide heads": lambda: llama(attention_bias=True, mlp_bias=True, head_dim=10),
+    "qwen3": lambda: qwen3(head_dim=8),
+    "qwen3, tied, one key head": lambda: qwen3(num_key_value_heads=1, head_dim=8, tie_word_embeddings=True),
+}
 
 
 def exact_norm(self, x):
@@ -178,7 +186,9 @@ OURS = {
     "alibi": GPTConfig(11, 7, 2, 3, 9, position="alibi", bias=False),
     "alibi, shared keys, untied": GPTConfig(3, 6, 2, 4, 8, position="alibi", n_kv_head=2, tied=False),
     "llama": GPTConfig(11, 7, 2, 4, 8, False, 2, position="rope", norm="rmsnorm", mlp="swiglu", tied=False),
-    "llama3": GPTConfig(3, 6, 2, 2, 8, position="rope", norm="rmsnorm", mlp="swiglu", rope_scaling=RopeScaling(4, 1, 4, 3)),
+    "llama3": GPTConfig(
+        3, 6, 2, 2, 8, position="rope", norm="rmsnorm", mlp="swiglu", rope_scaling=RopeScaling(4, 1, 4, 3)
+    ),
     "qwen3": GPTConfig(3, 6, 2, 4, 8, False, 2, 6, position="rope", norm="rmsnorm", mlp="swiglu", qk_norm=True),
     "post-norm with rope": GPTConfig(3, 6, 2, 2, 8, position="rope", post_norm=True),
 }  # fmt: skip

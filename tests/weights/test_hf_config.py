@@ -134,8 +134,12 @@ def test_another_kind_of_model_is_refused_by_the_key_that_says_so(change, messag
 
 def test_gpt2s_own_switches_are_refused_where_they_change_the_function():
     plain = config_to_hf(GPTConfig(5, 4, 1, 1, 8, mlp="gelu_tanh"))
-    for change in ({"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False}, {"add_cross_attention": True},
-                   {"activation_function": "swish"}):  # fmt: skip
+    for change in (
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"scale_attn_weights": False},
+        {"add_cross_attention": True},
+        {"activation_function": "swish"},
+    ):
         with pytest.raises(UnsupportedError, match=next(iter(change)).replace("activation_function", "activation")):
             config_from_hf(plain | change, HERE)
     with pytest.raises(DamagedFileError, match="n_ctx is 8 and n_positions is 4"):

@@ -350,11 +350,20 @@ def long_header(folder):
     return 50
 
 
-def many_tensors(folder):
+def many_tensors(folder, n_layer=16_000):
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     (folder / WEIGHTS).write_bytes(with_header({f"{i:x}": entry for i in range(100_000)}))
     content = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(content | {"n_layer": 16_000}))
+    (folder / "config.json").write_text(json.dumps(content | {"n_layer": n_layer}))
+    return 200
+
+
+def many_layers(folder):
+    return many_tensors(folder, 99_000)
+
+
+def dense_words(folder):
+    (folder / "tokenizer.json").write_bytes(b"[" + b"[]," * (20 << 20) + b"0]")
     return 200
 
 
@@ -370,7 +379,7 @@ def dense_json(folder):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory is read from /proc")
 def test_small_files_that_claim_much_are_refused_before_anything_is_allocated(folder, tmp_path):
-    bombs = [one_terabyte, long_header, many_tensors, wide_json, dense_json]
+    bombs = [one_terabyte, long_header, many_tensors, many_layers, wide_json, dense_json, dense_words]
     places = [shutil.copytree(folder, tmp_path / bomb.__name__) for bomb in bombs]
     allowed = [bomb(place) for bomb, place in zip(bombs, places, strict=True)]
     signal.alarm(60)  # another Python is started
@@ -473,7 +482,7 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 def test_a_shard_that_is_no_plain_file_of_the_folder_is_refused(sharded, secret, place):
     shard = "model-00002-of-00003.safetensors"
-    (sharded / shard).unlink()
+    (sharded / shard).replace(secret)  # all that is wrong with it is where it lies
     PLACES[place](sharded / shard, secret)
     refused(sharded, shard)
 
