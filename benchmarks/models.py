@@ -42,11 +42,11 @@ PROMPTS = (16, 512)
 STEPS = 24  # in each round
 GPT2 = GPTConfig(50257, 1024, mlp="gelu_tanh")
 TEXT = """
-A language model reads a text and says which token may come next. It was trained on a great many sentences, and what it
-learned from them lies in its weights. When those are rounded to a few bits, some of it is lost, and how much is what
-this paragraph is here to tell. The old lighthouse keeper climbed the stairs every evening, lit the lamp, and wrote the names of the
-passing ships into a book that nobody had asked him to keep. In 1969 two people walked on the Moon. Water is made of
-hydrogen and oxygen, and boils at one hundred degrees Celsius at sea level.
+A language model reads a text and says which token may come next. It was trained on a great many sentences, and what
+it learned from them lies in its weights. When those are rounded to a few bits, some of it is lost, and how much is
+what this paragraph is here to tell. The old lighthouse keeper climbed the stairs every evening, lit the lamp, and
+wrote the names of the passing ships into a book that nobody had asked him to keep. In 1969 two people walked on the
+Moon. Water is made of hydrogen and oxygen, and boils at one hundred degrees Celsius at sea level.
 """
 
 

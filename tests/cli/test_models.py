@@ -189,6 +189,18 @@ def test_an_export_that_cannot_be_is_refused_and_leaves_nothing(ask, refs, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_that_fails_while_it_is_written_leaves_nothing(ask, refs, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "model.gguf")
+
+    monkeypatch.setattr("glassgpt.weights.gguf_export.export_gguf", full)
+    monkeypatch.setattr("glassgpt.weights.hf_folder.write_atomically", full)
+    for to in ("hf", "gguf"):
+        told = ask("export", refs["hf"], "--to", to, "--out", tmp_path / "a" / "b")
+        assert refused(told, "model.gguf: No space left on device", code=1)
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_never_writes_over_anything(ask, refs, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "model.gguf").write_text("years of work")

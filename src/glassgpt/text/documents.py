@@ -39,6 +39,22 @@ class Source(ABC):
         """What decides the documents: settings, and hashes of what is read. Equal identities give equal documents."""
 
 
+def whole_documents(source: Source) -> Iterator[Iterator[Document]]:
+    """A fresh pass, document by document, each as its parts; take all parts of one before the next."""
+    stream = source.documents()
+    ahead = next(stream, None)
+
+    def parts() -> Iterator[Document]:
+        nonlocal ahead
+        assert ahead is not None
+        yield ahead
+        while (ahead := next(stream, None)) is not None and ahead.continues:
+            yield ahead
+
+    while ahead is not None:
+        yield parts()
+
+
 def split_documents(blocks: Iterable[str], separator: str | None, longest: int = LONGEST_PART) -> Iterator[Document]:
     """The documents of a text that comes in blocks of any size.
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from glassgpt.errors import UsageError
-from glassgpt.text.documents import Document, Source
+from glassgpt.text.documents import Document, Source, whole_documents
 
 
 @dataclass
@@ -90,39 +90,20 @@ class Drawing:
             _count_pass(share)
 
     def _in_proportion(self) -> Iterator[Document]:
-        streams = [_Wholes(source) for source in self._mixture.sources]
-        total = self._mixture.total_bytes
+        sources, total = self._mixture.sources, self._mixture.total_bytes
+        streams = [whole_documents(source) for source in sources]
         while total is None or sum(share.bytes for share in self.shares) < total:
             at = min(range(len(streams)), key=lambda i: self.shares[i].bytes / self.shares[i].share)
-            if streams[at].is_over:
+            parts = next(streams[at], None)
+            if parts is None:
                 _count_pass(self.shares[at])
                 if total is None:
                     return
-                streams[at] = _Wholes(self._mixture.sources[at])
-            for part in streams[at].next_document():
+                streams[at] = whole_documents(sources[at])
+                continue
+            for part in parts:
                 _count(self.shares[at], part)
                 yield part
-
-
-class _Wholes:
-    """A source's documents, each with all of its parts: one part is read ahead to see where a document ends."""
-
-    def __init__(self, source: Source) -> None:
-        self._parts = source.documents()
-        self._ahead = next(self._parts, None)
-        if self._ahead is None:
-            raise UsageError(f"the source {source.name} holds no document: leave it out of the mixture")
-
-    @property
-    def is_over(self) -> bool:
-        return self._ahead is None
-
-    def next_document(self) -> Iterator[Document]:
-        going_on = False
-        while self._ahead is not None and self._ahead.continues == going_on:
-            yield self._ahead
-            self._ahead = next(self._parts, None)
-            going_on = True
 
 
 def _count(share: Share, document: Document) -> None:
@@ -131,5 +112,7 @@ def _count(share: Share, document: Document) -> None:
 
 
 def _count_pass(share: Share) -> None:
+    if not share.documents:
+        raise UsageError(f"the source {share.name} holds no document: leave it out of the mixture")
     share.passes += 1
     share.bytes_of_a_pass = share.bytes_of_a_pass or share.bytes

@@ -71,22 +71,24 @@ def prepare(
         tokenizer = vocabulary
     folder.mkdir(parents=True, exist_ok=True)
     _remove_partial_files_of_the_dead(folder)
-    with _PartWriter(folder, "train", tokenizer, between) as train:
-        with _PartWriter(folder, "validation", tokenizer, between) as validation:
-            drawing = text.write({"train": train, "validation": validation})
-            _refuse_empty_parts(train, validation, split, n_documents)
-            if (there := _already_there(folder, made_from, replace)) is not None:
-                return there  # another process was quicker
-            manifest = {
-                "format": FORMAT,
-                "made_from": made_from,
-                "vocab_size": tokenizer.vocab_size,
-                "end_token": tokenizer.special.get(END_OF_TEXT),
-                "dtype": train.dtype,
-                "parts": {"train": train.counts(), "validation": validation.counts()},
-                "sources": [_told(share) for share in drawing.shares],
-            }
-            _commit(folder, manifest, _json_bytes(tokenizer_to_json(tokenizer)), [train, validation])
+    with (
+        _PartWriter(folder, "train", tokenizer, between) as train,
+        _PartWriter(folder, "validation", tokenizer, between) as validation,
+    ):
+        drawing = text.write({"train": train, "validation": validation})
+        _refuse_empty_parts(train, validation, split, n_documents)
+        if (there := _already_there(folder, made_from, replace)) is not None:
+            return there  # another process was quicker
+        manifest = {
+            "format": FORMAT,
+            "made_from": made_from,
+            "vocab_size": tokenizer.vocab_size,
+            "end_token": tokenizer.special.get(END_OF_TEXT),
+            "dtype": train.dtype,
+            "parts": {"train": train.counts(), "validation": validation.counts()},
+            "sources": [_told(share) for share in drawing.shares],
+        }
+        _commit(folder, manifest, _json_bytes(tokenizer_to_json(tokenizer)), [train, validation])
     return TokenFiles.open(folder, verify=False)
 
 
@@ -290,8 +292,7 @@ def _difference(before: Any, now: Any, name: str = "") -> str:
 
 
 def _told(share: Share) -> dict[str, Any]:
-    told = dataclasses.asdict(share) | {"epochs": share.epochs}
-    return told
+    return dataclasses.asdict(share) | {"epochs": share.epochs}
 
 
 def _plain_json(content: Any) -> Any:

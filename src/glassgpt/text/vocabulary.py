@@ -6,6 +6,7 @@ plain tokenizer.json that the tokenizers library and transformers read.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def learn_bpe(texts: Iterable[str], size: int = 4096, splitting: str = "smollm")
         vocab_size=size - 1, min_frequency=2, show_progress=False, initial_alphabet=list(BYTE_SYMBOLS)
     )
     library.train_from_iterator(_in_small_pieces(texts), trainer)
-    merges = [tuple(pair) for pair in _merges(json.loads(library.to_str())["model"]["merges"])]
+    merges = list(_merges(json.loads(library.to_str())["model"]["merges"]))
     return _byte_level([left + right for left, right in merges], merges, splitting)
 
 
@@ -143,8 +144,6 @@ def _byte_level(
     words: list[str], merges: list[tuple[str, str]], splitting: str, *, whole_words: bool = False
 ) -> BPETokenizer:
     """256 bytes, then `words`, then end of text."""
-    import dataclasses
-
     vocabulary = {word: i for i, word in enumerate(dict.fromkeys([*BYTE_SYMBOLS, *words]))}
     rule = SPLITTINGS[splitting]
     rule = dataclasses.replace(rule, whole_words=rule.whole_words or whole_words)
