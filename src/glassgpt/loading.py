@@ -68,6 +68,8 @@ def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Bundle:
     if not path.exists() and (name == "smollm2" or name in GPT2_REPOS or is_repo_id(name)):
         fetched = pull(name)
         return read_gguf_model(fetched) if fetched.is_file() else read_hf_folder(fetched)
+    if not path.exists() and not Path(name.rpartition("@")[0] or name).exists():
+        raise DamagedFileError(f"there is no {name} here: give {REFS}")
     run, step = open_run(ref)
     return run.bundle(step)
 

@@ -321,7 +321,7 @@ def nothing(refs, tmp_path, monkeypatch):
 
 
 NONE = {
-    "nowhere": "there is no run folder nowhere",
+    "nowhere": "there is no nowhere here: give a run folder",
     "./no/where": "no/where",
     "nowhere.gguf": "nowhere.gguf",
     "empty": "empty holds no model",

@@ -368,6 +368,7 @@ def test_texts_grow_side_by_side_in_several_threads():
 
 @needs_engine
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called")  # JAX, if another test has imported it
 def test_a_forked_process_has_threads_of_its_own():
     config = SHAPES["gpt2"]
     weights = pack(config, random_params(config), "float32", threads=2)

@@ -46,9 +46,7 @@ class Counts:
 
     @classmethod
     def counted(cls, of: Grams, times: np.ndarray) -> Counts:
-        once, twice = int(np.sum(times == 1)), int(np.sum(times == 2))
-        discount = once / (once + 2 * twice) if once and twice else 0.5
-        return cls(of, times.astype(np.int32), np.add.reduceat(times, of.starts[:-1]), discount)
+        return cls(of, times.astype(np.int32), np.add.reduceat(times, of.starts[:-1]), discount_of(times))
 
     def left(self, numbers: np.ndarray) -> np.ndarray:
         """The probability that the histories `numbers` leave to the next shorter one."""
@@ -169,6 +167,12 @@ class KneserNey(LanguageModel):
                 yield counts, rows[whole], numbers[whole]
             if not whole.all():
                 yield self._continuations[k], rows[~whole], numbers[~whole]
+
+
+def discount_of(times: np.ndarray) -> float:
+    """What Kneser-Ney takes off each count, in (0, 1): n1 / (n1 + 2 n2), or 1/2 if nothing counts 1 or nothing 2."""
+    once, twice = int(np.sum(times == 1)), int(np.sum(times == 2))
+    return once / (once + 2 * twice) if once and twice else 0.5
 
 
 def blend(probs: np.ndarray, counts: Counts, rows: np.ndarray, numbers: np.ndarray) -> None:

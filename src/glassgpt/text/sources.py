@@ -22,6 +22,7 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -297,16 +298,20 @@ class PythonDocs(Source):
             ) from None
 
     def documents(self) -> Iterator[Document]:
-        for name in sorted(self._topics):
-            yield from split_documents([_clean_lines(self._topics[name])], None)
-        for path in self._modules():
-            yield from split_documents([_docstrings(path, ".".join(self._parts(path)))], None)
+        for text in self._texts:
+            yield from split_documents([text], None)
 
     def identity(self) -> dict[str, str | int]:
         digest = hashlib.sha256(json.dumps(self._topics, sort_keys=True).encode())
         for path in self._modules():
             digest.update(".".join(self._parts(path)).encode() + hashlib.sha256(path.read_bytes()).digest())
         return {"kind": self.name, "sha256": digest.hexdigest()}
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """Parsing the library takes seconds, and the text is small: it is kept."""
+        topics = [_clean_lines(self._topics[name]) for name in sorted(self._topics)]
+        return topics + [_docstrings(path, ".".join(self._parts(path))) for path in self._modules()]
 
     def _modules(self) -> list[Path]:
         found = []
