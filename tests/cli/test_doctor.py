@@ -77,13 +77,14 @@ def test_what_was_found_is_remembered_for_this_machine_alone(small, capsys, tmp_
     kept = facts.machine()
     assert kept.native == found["load_uses_engine"]
     assert kept.fast_bfloat16 == found["prompts_in_bfloat16"]
+    assert kept.threads == found["engine_threads"]
     content = json.loads((tmp_path / "doctor.json").read_text())
     (tmp_path / "doctor.json").write_text(json.dumps(content | {"key": "another machine"}))
     facts.machine.cache_clear()
     assert facts.machine() == before
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"native": true}', "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"native": true}', '{"key": "k", "threads": "many"}', "\x00"])
 def test_broken_notes_are_as_good_as_none(small, tmp_path, content):
     before = facts.machine()
     (tmp_path / "doctor.json").write_text(content)

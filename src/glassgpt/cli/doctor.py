@@ -29,11 +29,12 @@ WORTH_IT = 1.1  # a way must be so much faster to be chosen
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run the model: `run` makes it, `dtype` says what its numbers are."""
+    """One way to run the model: `run` makes it, `dtype` says what its numbers are; `threads` None is all cores."""
 
     name: str
     dtype: str
     run: Callable[[], LanguageModel]
+    threads: int | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,14 +114,19 @@ def ways(subject: GPT, compiled: bool) -> Iterator[Way]:
     def in_torch(dtype: str, device: str = "cpu") -> Callable[[], LanguageModel]:
         return lambda: copy.deepcopy(subject).to(device=device, dtype=getattr(torch, dtype))
 
+    def in_engine(format: native.Format) -> Callable[[], LanguageModel]:
+        return lambda: packed(subject.config, tensors_of(subject), format)
+
+    cores = native.default_threads()
     for dtype in ("float32", "bfloat16", "float16"):
         yield Way(f"torch, {dtype}", dtype, in_torch(dtype))
     if compiled:
         yield Way("torch, compiled, float32", "float32", lambda: compiled_copy(subject))
     if native.why_not() is None:
-        params = tensors_of(subject)
         for format in native.FORMATS:
-            yield Way(f"engine, {format}", format, lambda format=format: packed(subject.config, params, format))  # type: ignore[misc]
+            yield Way(f"engine, {format}", format, in_engine(format))
+        for threads in sorted({1, cores // 2} - {0, cores}):
+            yield Way(f"engine, float32, {threads} of {cores} threads", "float32", in_engine("float32"), threads)
     devices = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
     for device in devices:
         for dtype in ("float32", "bfloat16", "float16"):
@@ -145,9 +151,13 @@ def tried(way: Way, subject: GPT, tokens: np.ndarray) -> dict[str, Any]:
 
     from glassgpt.errors import GlassGPTError
     from glassgpt.evaluation.agreement import agreement
+    from glassgpt.models import native
+    from glassgpt.models.packed import PackedGPT
 
     try:
         model = way.run()
+        if isinstance(model, PackedGPT):
+            model.weights.threads = way.threads or native.default_threads()
         exact = copy.deepcopy(subject).double()
         got, expected = (np.asarray(m.sequence_logits(tokens[None])) for m in (model, exact))
         stepped = model.session()
@@ -160,6 +170,7 @@ def tried(way: Way, subject: GPT, tokens: np.ndarray) -> dict[str, Any]:
     return {
         "way": way.name,
         "dtype": way.dtype,
+        "threads": way.threads,
         "works": True,
         "safe": bool(np.isfinite(worst) and close.mean_kl <= LARGEST_KL[way.dtype]),
         **number("worst_error", worst, "not finite"),
@@ -195,6 +206,7 @@ def _step_speed(model: LanguageModel, tokens: np.ndarray) -> float:
 
 def advice(rows: list[dict[str, Any]], keep: bool) -> dict[str, Any]:
     """What `load` is to do by default here, kept for it if the model was large enough to tell; and what is fastest."""
+    from glassgpt.models import native
     from glassgpt.weights.machine import Machine, key_of_this_machine, remember
 
     by_way = {row["way"]: row for row in rows if row["works"]}
@@ -204,12 +216,16 @@ def advice(rows: list[dict[str, Any]], keep: bool) -> dict[str, Any]:
     halves = by_way.get("torch, bfloat16")
     faster = halves is not None and halves["prompt_tokens_per_second"] > WORTH_IT * plain["prompt_tokens_per_second"]
     fast_bfloat16 = bool(halves and halves["safe"] and faster)
+    engines = [row for row in by_way.values() if row["way"].startswith("engine, float32") and row["safe"]]
+    best = max(engines, key=lambda row: row["tokens_per_second"], default=None)
+    threads = (best and best["threads"]) or native.default_threads()
     if keep:
-        remember(Machine(use_engine, fast_bfloat16, key_of_this_machine()))
+        remember(Machine(use_engine or engine is None, fast_bfloat16, threads, key_of_this_machine()))
     safe = [row for row in by_way.values() if row["safe"]]
     return {
         "load_uses_engine": use_engine,
         "prompts_in_bfloat16": fast_bfloat16,
+        "engine_threads": threads,
         "remembered": keep,
         "fastest": max(safe, key=lambda row: row["tokens_per_second"])["way"] if safe else None,
         "unsafe": [row["way"] for row in rows if not row.get("safe", False)],
@@ -224,7 +240,8 @@ def show(facts: dict[str, Any]) -> None:
     headings = ("way", "safe", "worst error", "mean KL", "same likeliest", "prompt tokens/s", "tokens/s")
     print_table(headings, [_cells(row) for row in facts["ways"]])
     out.print("")
-    engine = "the compiled engine" if facts["load_uses_engine"] else "torch alone"
+    threads = f"{facts['engine_threads']} thread{'s' if facts['engine_threads'] > 1 else ''}"
+    engine = f"the compiled engine and {threads}" if facts["load_uses_engine"] else "torch alone"
     if facts["remembered"]:
         out.print(f"From now on models are loaded in float32 with {engine}.")
     out.print(f"The fastest safe way here: {facts['fastest']}.")

@@ -47,9 +47,9 @@ def wrong_move(model: LanguageModel, prefixes: np.ndarray, alphabet: Alphabet | 
     tokens = np.where(steps == OPEN, alphabet.open, alphabet.close)
     if alphabet.end is not None:
         tokens = np.pad(tokens, ((0, 0), (1, 0)), constant_values=alphabet.end)
-    wrong = np.where(depths[:, -1] == 0, alphabet.close, alphabet.end)
+    wrong = np.where(depths[:, -1] == 0, alphabet.close, alphabet.close if alphabet.end is None else alphabet.end)
     logprobs = log_softmax(np.asarray(model.next_token_logits(tokens)))
-    return np.exp(np.take_along_axis(logprobs, wrong[:, None].astype(np.int64), axis=1)[:, 0])
+    return np.exp(np.take_along_axis(logprobs, wrong[:, None], axis=1)[:, 0])
 
 
 def wrong_close_by_length(

@@ -19,7 +19,6 @@ from glassgpt.interface import as_contexts
 from glassgpt.models.mlp import refuse_less_than_one
 from glassgpt.models.threads import threads_for
 
-
 Task = Literal["reverse", "copy"]
 
 
@@ -111,12 +110,14 @@ class Seq2Seq(nn.Module):
         with threads_for(ids.numel() * 3 * self.n_hidden):
             look, state = self.read(ids)
             symbol = torch.full((len(ids),), self.n_symbols)
-            symbols, alignments = [], []
+            symbols: list[Tensor] = []
+            alignments: list[Tensor] = []
             for _ in range(ids.shape[1] if length is None else length):
                 state, context, weights = self.write(symbol, state, look)
                 symbol = self.head(torch.cat([state, context], dim=-1)).argmax(dim=-1)
                 symbols.append(symbol)
-                alignments.append(weights)
+                if weights is not None:
+                    alignments.append(weights)
         written = torch.stack(symbols, dim=1).numpy()
         return Written(written, torch.stack(alignments, dim=1).numpy() if self.attention else None)
 
@@ -138,7 +139,7 @@ def train_seq2seq(
     n_symbols: int = 8,
     n_hidden: int = 64,
     longest: int = 20,
-    steps: int = 1000,
+    steps: int = 600,
     batch_size: int = 64,
     learning_rate: float = 5e-3,
     seed: int = 0,

@@ -7,7 +7,6 @@ the processor has matrix units for it.
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,24 +22,30 @@ from glassgpt.weights.hub import cache_folder
 @dataclass(frozen=True)
 class Machine:
     """`native`: the compiled engine can be built and gave right numbers. `fast_bfloat16`: prompts go faster in it.
+    `threads`: with how many the engine's steps are fastest.
 
     `key` says which machine and which torch this was found out on: what was true of another is not believed.
     """
 
     native: bool
     fast_bfloat16: bool
+    threads: int
     key: str
 
 
 def key_of_this_machine() -> str:
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()} {capability}, {os.cpu_count()} cores, torch {torch.__version__}"
+    processor = f"{capabilities().get('cpu_name', platform.machine())} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{processor}, {native.default_threads()} cores, torch {torch.__version__}"
+
+
+def capabilities() -> dict[str, Any]:
+    """What torch knows of the processor; older ones tell nothing."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def has_matrix_units() -> bool:
     """Whether the processor multiplies bfloat16 matrices by units of their own (AMX), as far as torch tells."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16", False))
+    return bool(capabilities().get("amx_bf16", False))
 
 
 @cache
@@ -48,12 +53,13 @@ def machine() -> Machine:
     """This machine as the doctor found it, or as it looks from outside."""
     try:
         content = json.loads((cache_folder() / "doctor.json").read_text())
-        known = Machine(bool(content["native"]), bool(content["fast_bfloat16"]), str(content["key"]))
-        if known.key == key_of_this_machine():
-            return Machine(known.native and native.why_not() is None, known.fast_bfloat16, known.key)
+        if content["key"] == key_of_this_machine():
+            threads = min(max(1, int(content["threads"])), native.default_threads())
+            sound = bool(content["native"]) and native.why_not() is None
+            return Machine(sound, bool(content["fast_bfloat16"]), threads, content["key"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # the doctor hasn't been here, or on another torch
-    return Machine(native.why_not() is None, has_matrix_units(), key_of_this_machine())
+    return Machine(native.why_not() is None, has_matrix_units(), native.default_threads(), key_of_this_machine())
 
 
 def remember(found: Machine) -> None:

@@ -45,7 +45,7 @@ def packed(config: GPTConfig, params: Mapping[str, np.ndarray], dtype: native.Fo
 
     Torch's copy is in float32, whatever the engine's format, but in bfloat16 where this machine multiplies that faster.
     """
-    weights = native.pack(config, params, dtype)
+    weights = native.pack(config, params, dtype, threads=machine().threads)
     if dtype != "float32":
         params = {name: weights.dequantised(name) for name in params}
     model = torch_gpt(params, config)

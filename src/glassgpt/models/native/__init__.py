@@ -5,6 +5,6 @@ bfloat16, int8 or int4, and `Weights.cache()` begins a text.
 """
 
 from glassgpt.models.native.build import why_not
-from glassgpt.models.native.engine import FORMATS, Cache, Format, Weights, pack
+from glassgpt.models.native.engine import FORMATS, Cache, Format, Weights, default_threads, pack
 
-__all__ = ["FORMATS", "Cache", "Format", "Weights", "pack", "why_not"]
+__all__ = ["FORMATS", "Cache", "Format", "Weights", "default_threads", "pack", "why_not"]
