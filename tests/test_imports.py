@@ -141,6 +141,10 @@ def test_every_public_name_is_found_where_the_root_says():
         _ = glassgpt.nothing
 
 
+def test_every_public_name_is_listed_before_it_is_used():
+    assert set(glassgpt.__all__) <= set(dir(glassgpt))
+
+
 def loaded_after(code: str) -> set[str]:
     code = f"import sys\n{code}\nprint('LOADED', *sorted({{name.split('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -85,3 +85,14 @@ def test_an_unfinished_run_loads_as_its_newest_checkpoint(tmp_path):
 def test_an_empty_name_is_refused():
     with pytest.raises(UsageError, match="empty"):
         load("")
+
+
+@pytest.mark.parametrize("ref", [None, 5, ["runs/baby"]])
+def test_what_is_no_name_at_all_is_refused(ref):
+    with pytest.raises(UsageError, match=f"and this is {type(ref).__name__}: give a run folder"):
+        load(ref)
+
+
+def test_a_name_too_long_for_any_file_is_refused():
+    with pytest.raises(DamagedFileError, match=r"'a{80}' cannot be read \(.*\): give a run folder"):
+        load("a" * 5000)

@@ -43,16 +43,22 @@ def load_tokenizer(ref: str | Path) -> Tokenizer:
     bundle = open_model(ref)
     tokenizer = bundle.read_tokenizer()
     if tokenizer is None:
-        raise UsageError(f"{bundle.place} holds no tokenizer: give ids with --tokens 1,2,3")
+        raise UsageError(f"{bundle.place} holds no tokenizer: it knows token ids alone")
     return tokenizer
 
 
 def open_model(ref: str | Path, *, allow_pickle: bool = False) -> Bundle:
     """What `ref` names, its shape and tensors checked, before anything large is read. Raises as `load`."""
+    if not isinstance(ref, (str, Path)):
+        raise UsageError(f"a model is named by a text or a path, and this is {type(ref).__name__}: give {REFS}")
     name = str(ref)
     if not name:
         raise UsageError(f"the model's name is empty: give {REFS}")
     path = Path(ref)
+    try:
+        path.exists()
+    except OSError as error:  # a name too long, a folder that may not be looked into
+        raise DamagedFileError(f"{name[:80]!r} cannot be read ({error.strerror}): give {REFS}") from None
     if path.suffix.lower() == ".gguf":
         return read_gguf_model(path)
     if path.is_dir() and not is_run(path):

@@ -482,6 +482,20 @@ def test_it_is_compiled_once_into_a_folder_of_the_users_own(monkeypatch, tmp_pat
 
 @needs_engine
 @pytest.mark.slow
+def test_a_kept_library_that_is_damaged_is_compiled_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
+    assert not isinstance(fresh_attempt(), str)
+    (library,) = (tmp_path / "first" / "glassgpt" / "native").iterdir()
+    folder = tmp_path / "second" / "glassgpt" / "native"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / library.name).write_bytes(library.read_bytes()[:1000])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "second"))
+    assert not isinstance(fresh_attempt(), str)
+    assert [path.stat().st_size for path in folder.iterdir()] == [library.stat().st_size]
+
+
+@needs_engine
+@pytest.mark.slow
 def test_a_folder_that_others_may_write_to_is_not_used(monkeypatch, tmp_path):
     folder = tmp_path / "glassgpt" / "native"
     folder.mkdir(parents=True)

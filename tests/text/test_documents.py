@@ -39,6 +39,7 @@ def test_documents_lie_between_separators_and_empty_ones_are_dropped():
     assert texts_of([" \n", "\n"], None) == []
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet="ab \n|", max_size=60), st.lists(st.integers(0, 60), max_size=4), st.sampled_from(["\n\n", "|"])
 )
@@ -48,6 +49,7 @@ def test_how_a_text_comes_in_blocks_makes_no_difference(text, cuts, separator):
     assert texts_of(blocks, separator) == texts_of([text], separator)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab 1,\n\u00e9", max_size=300))
 def test_a_long_document_comes_in_parts_that_join_to_it(text):
     found = texts_of([text[i : i + 7] for i in range(0, len(text), 7)], None, longest=10)
@@ -57,6 +59,7 @@ def test_a_long_document_comes_in_parts_that_join_to_it(text):
     assert all(len(part) <= 20 for part, _ in found)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab ,\n字", min_size=3, max_size=200), st.integers(2, 40))
 def test_a_cut_is_within_bounds(text, longest):
     if len(text) > longest:
@@ -82,6 +85,7 @@ def test_tokens_of_units_and_of_parts_are_those_of_the_whole(splitting, text):
             assert encode(text[:cut]) + encode(text[cut:]) == whole
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_units_join_to_the_text(text):
     assert "".join(units(text)) == text

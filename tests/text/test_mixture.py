@@ -1,7 +1,7 @@
 """Mixtures in proportion, and the split into training and validation."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.errors import UsageError
@@ -50,6 +50,7 @@ def test_a_source_begins_again_and_its_epochs_are_told():
     assert [(share.bytes, share.documents, share.epochs) for share in drawing.shares] == [(8, 2, None), (8, 4, 4.0)]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 9), st.lists(st.integers(1, 30), min_size=1, max_size=5)), min_size=2, max_size=4

@@ -4,7 +4,7 @@ from collections import Counter
 from math import comb
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.errors import UsageError
@@ -19,6 +19,7 @@ def reduced(text):
     return text
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="()", max_size=40))
 def test_a_string_is_balanced_if_taking_pairs_away_leaves_nothing(text):
     assert is_balanced(text) == (reduced(text) == "")
@@ -60,7 +61,7 @@ def test_the_source_follows_from_its_seed():
     assert texts[0] == "()"
 
 
-@pytest.mark.parametrize("settings", [{"p_open": 0.5}, {"n_documents": 0}, {"deepest": 0}])
-def test_impossible_settings_are_refused(settings):
+@pytest.mark.parametrize("options", [{"p_open": 0.5}, {"n_documents": 0}, {"deepest": 0}])
+def test_impossible_settings_are_refused(options):
     with pytest.raises(UsageError):
-        Parentheses(**settings)
+        Parentheses(**options)

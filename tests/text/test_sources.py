@@ -9,7 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glassgpt.errors import DamagedFileError, UnsupportedError, UsageError
@@ -54,6 +54,7 @@ def test_a_byte_order_mark_is_dropped_and_windows_line_ends_are_made_plain(tmp_p
     assert texts(Files([path], newlines="keep")) == ["a\r\nbc\r\n\rd\n\r\n\ufeff"]
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="aé字👩\n", max_size=30), st.integers(4, 9))
 def test_characters_may_lie_across_blocks(tmp_path_factory, text, block):
     path = file_of(tmp_path_factory.mktemp("t"), f"x{text}".encode())

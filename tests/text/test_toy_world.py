@@ -21,26 +21,28 @@ from glassgpt.text.toy_world import (
 )
 
 WORLD = ToyWorld()
-DOCUMENTS = [document.text for document in ToyWorldSource(WORLD, 1_000_000).documents()]
+DOCUMENTS = [document.text for document in ToyWorldSource(WORLD, 500_000).documents()]
 CORPUS = "\n\n".join(DOCUMENTS)
 
 
-def every_question(**settings):
+def every_question():
     return [question for kind in KINDS for question in WORLD._all_questions[kind]]
 
 
 def test_the_same_seed_gives_the_same_bytes_everywhere():
-    text = "\n".join(ToyWorld(7).document(i) for i in range(200))
+    worlds = ToyWorld(7), ToyWorld(8)
+    texts = ["\n".join(world.document(i) for i in range(200)) for world in worlds]
     assert (
-        hashlib.sha256(text.encode()).hexdigest() == "32f6e8ce6a294516f33c158177ad35a3cc90688ce59484beeee9e6f23f4dc89a"
+        hashlib.sha256(texts[0].encode()).hexdigest()
+        == "1f70cfc576b4265e14af867b51895f941dfe7fd88099f7089ea0422ee0bf6603"
     )
-    assert "\n".join(ToyWorld(8).document(i) for i in range(200)) != text
+    assert texts[0] != texts[1]
 
 
 def test_documents_are_short_plain_text_made_one_by_one():
     assert all(document.isascii() and 8 < len(document) < 1500 for document in DOCUMENTS)
     assert ToyWorld().document(1234) == DOCUMENTS[1234]
-    assert 1_000_000 <= sum(map(len, DOCUMENTS)) < 1_001_500
+    assert 500_000 <= sum(map(len, DOCUMENTS)) < 501_500
 
 
 # --- Consistency ------------------------------------------------------------------------------------------------------
@@ -60,7 +62,7 @@ def test_marriage_and_friendship_hold_both_ways_and_mayors_live_in_their_towns()
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_statement_of_a_fact_in_the_text_is_true(seed):
     world = ToyWorld(seed)
-    text = CORPUS if seed == 0 else "\n".join(world.document(i) for i in range(1500))
+    text = CORPUS if seed == 0 else "\n".join(world.document(i) for i in range(700))
     found = Counter()
     for name, relation in RELATIONS.items():
         subjects = {subject.lower(): subject for subject in world.subjects(relation.subject)}
@@ -75,18 +77,13 @@ def test_every_statement_of_a_fact_in_the_text_is_true(seed):
                     continue  # "She lives in ..."
                 assert world.value(subjects[subject.lower()], name) == value, match.group()
                 found[name] += 1
-    assert min(found[name] for name in RELATIONS) > 20, found
+    assert min(found[name] for name in RELATIONS) > 10, found
 
 
-def test_every_fact_is_stated_in_a_megabyte():
+def test_every_fact_is_stated_in_the_first_150_kilobytes():
     for fact in WORLD.facts:
-        about = (
-            [document for document in DOCUMENTS if fact.subject in document] if fact.value not in WORLD.people else []
-        )
-        names = [fact.subject, "She", "He"]
-        said = [form.format(s=name, v=fact.value) for form in RELATIONS[fact.relation].statements for name in names]
-        both = [form.format(s=fact.value, v=fact.subject) for form in RELATIONS[fact.relation].statements]
-        assert any(sentence in text for sentence in said + both for text in about or [CORPUS]), fact
+        said = [form.format(s=fact.subject, v=fact.value) for form in RELATIONS[fact.relation].statements]
+        assert any(sentence in CORPUS[:150_000] for sentence in said), fact
 
 
 def test_pronouns_agree_within_a_life():
@@ -99,7 +96,7 @@ def test_every_sum_in_the_text_is_right():
     found = re.findall(
         r"(\d+) ([+x-]) (\d+) = (\d+)\b", re.sub(r"\d+ \+ (\d+ \+ \d+)", r"\1", CORPUS).replace(" + 1 =", " +1=")
     )
-    assert len(found) > 3000
+    assert len(found) > 1500
     for a, sign, b, result in found:
         assert {"+": int(a) + int(b), "-": int(a) - int(b), "x": int(a) * int(b)}[sign] == int(result)
 

@@ -359,6 +359,7 @@ def test_our_cache_is_where_it_is_asked_to_be(monkeypatch):
     monkeypatch.delenv("GLASSGPT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
     assert hub.cache_folder() == Path("/b/glassgpt")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert hub.cache_folder() == Path.home() / ".cache" / "glassgpt"
+    for nowhere in ("", "beside/me"):  # the standard: a relative one is ignored
+        monkeypatch.setenv("XDG_CACHE_HOME", nowhere)
+        assert hub.cache_folder() == Path.home() / ".cache" / "glassgpt"
     assert json.dumps(hub.WANTED)

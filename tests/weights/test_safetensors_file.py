@@ -584,7 +584,7 @@ def test_nesting_that_is_read_and_cannot_be_shown_is_refused_in_our_words(folder
         ({"n_layer": 10**9}, "too few for 1000000000 layers"),
         ({"n_layer": 3}, "lacks 12 of the 40 tensors"),
         ({"n_layer": 1}, "holds h.1."),
-        ({"n_layer": 2**31 + 1}, "n_layer should be of type int"),
+        ({"n_layer": 2**31 + 1}, "n_layer is 2147483649, and no model's is beyond"),
         ({"vocab_size": 2**31 - 1}, r"should be of shape \(2147483647, 8\)"),
         ({"n_positions": 2**31 - 1}, r"wpe.weight should be of shape \(2147483647, 8\)"),
         ({"n_embd": 2**30}, "should be of shape"),

@@ -128,6 +128,8 @@ def _yardstick_label(name: str, level: float) -> str:
 
 def _rule_yardsticks(axes: Axes, yardsticks: Mapping[str, float], edge: float) -> None:
     """A dashed line for each yardstick, and its name above, turned so that near neighbours stand side by side."""
+    if not yardsticks:
+        return
     shares = [level / edge for level in yardsticks.values()]
     places = spread(shares, gap=0.24 / PLOT_WIDTH, low=0.0, high=1.0)
     above = 1 + 0.16 / (ROW * axes.get_ylim()[0] + ROW / 2)

@@ -68,7 +68,7 @@ class KneserNey(LanguageModel):
     A history of k < n - 1 tokens, as at the beginning of a text, is answered exactly as by the model of n = k + 1, so
     one model holds all shorter ones. `context_length` is n - 1, or 1 for the unigram, which looks at nothing.
 
-    Counting sorts the text a few times for each length, O(n N log N): under a second for a million characters at
+    Counting sorts the text a few times for each length, O(n N log N): a second or two for a million tokens at
     n = 6. `n_bytes` are kept, at most 48 for each different gram of each length; about 60 N more while counting.
     Raises UsageError for n < 1, for no tokens, and for ids outside the vocabulary.
 

@@ -53,7 +53,7 @@ class Perceptron(WindowModel):
     def __init__(self, vocab_size: int, context_length: int) -> None:
         super().__init__()
         refuse_less_than_one(vocab_size=vocab_size, context_length=context_length)
-        self.vocab_size, self.context_length, self.width = vocab_size, context_length, vocab_size
+        self.vocab_size, self.context_length = vocab_size, context_length
         self.place = nn.Parameter(torch.zeros(context_length, vocab_size + 1, vocab_size))
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
@@ -62,6 +62,9 @@ class Perceptron(WindowModel):
         for i, weights in enumerate(self.place, start=1):
             logits = logits + F.embedding(windows[..., -i], weights)
         return logits
+
+    def widest(self, batch: int, time: int) -> int:
+        return batch * time * self.vocab_size
 
 
 class MLP(WindowModel):
@@ -79,7 +82,7 @@ class MLP(WindowModel):
     def __init__(self, vocab_size: int, context_length: int, n_embd: int = 24, n_hidden: int = 128, seed: int = 0):
         super().__init__()
         refuse_less_than_one(vocab_size=vocab_size, context_length=context_length, n_embd=n_embd, n_hidden=n_hidden)
-        self.vocab_size, self.context_length, self.width = vocab_size, context_length, max(n_hidden, vocab_size)
+        self.vocab_size, self.context_length = vocab_size, context_length
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.wte = nn.Embedding(vocab_size + 1, n_embd)
@@ -89,6 +92,9 @@ class MLP(WindowModel):
     def window_logits(self, windows: Tensor) -> Tensor:
         x = self.wte(windows).flatten(-2)  # (..., k, C) to (..., k C)
         return self.lm_head(torch.tanh(self.hidden(x)))
+
+    def widest(self, batch: int, time: int) -> int:
+        return batch * time * max(self.hidden.in_features, self.hidden.out_features, self.vocab_size)
 
 
 def refuse_less_than_one(**sizes: int) -> None:

@@ -45,7 +45,7 @@ class Recurrent(TorchModel):
         if cell not in get_args(Cell):
             raise UsageError(f"a recurrent net's cell is one of {', '.join(get_args(Cell))}, got {cell!r}")
         self.vocab_size, self.context_length = vocab_size, context_length
-        self.n_hidden, self.width = n_hidden, max(3 * n_hidden, vocab_size)
+        self.n_hidden = n_hidden
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.wte = nn.Embedding(vocab_size, n_embd)
@@ -58,6 +58,10 @@ class Recurrent(TorchModel):
 
     def last_logits(self, tokens: Tensor) -> Tensor:
         return self.lm_head(self.states(tokens)[:, -1])
+
+    def widest(self, batch: int, time: int) -> int:
+        """One state after the other: only the logits of all times are computed at once."""
+        return batch * max(3 * self.n_hidden, time * self.vocab_size)
 
     def states(self, tokens: Tensor, before: Tensor | None = None) -> Tensor:
         """The state after each token, from the state `before` (B, C) or from zero: int64 (B, T) to float (B, T, C)."""
@@ -89,7 +93,7 @@ class StateCache:
 
     def advance(self, tokens: np.ndarray, n: int) -> np.ndarray:
         ids = torch.as_tensor(tokens, device=self.states.device)
-        with torch.inference_mode(), threads_for(ids.numel() * self.model.width):
+        with torch.inference_mode(), threads_for(self.model.widest(*ids.shape)):
             before = self.states[:, -1].contiguous() if self.length else None
             self.states = torch.cat([self.states, self.model.states(ids, before)], dim=1)
             return self.model.lm_head(self.states[:, -n:]).cpu().numpy()

@@ -103,11 +103,15 @@ class Seq2Seq(nn.Module):
         state = self.decoder(torch.cat([self.written_symbol(symbol), context], dim=-1), state)
         return state, context, weights
 
+    def widest(self, batch: int, length: int) -> int:
+        """How many numbers the widest activation has, of those computed at once: see `threads_for`."""
+        return batch * self.n_hidden * (length if self.attention else 3)
+
     @torch.inference_mode()
     def transduce(self, source: Sequence[Sequence[int]] | np.ndarray, length: int | None = None) -> Written:
         """The likeliest next symbol, `length` times (default: as many as the source has), for sources (B, S)."""
         ids = torch.from_numpy(as_contexts(source, self.n_symbols))
-        with threads_for(ids.numel() * 3 * self.n_hidden):
+        with threads_for(self.widest(*ids.shape)):
             look, state = self.read(ids)
             symbol = torch.full((len(ids),), self.n_symbols)
             symbols: list[Tensor] = []
@@ -152,7 +156,7 @@ def train_seq2seq(
     """
     model = Seq2Seq(n_symbols, attention, n_hidden=n_hidden, seed=seed)
     optimizer = torch.optim.Adam(model.parameters())
-    with threads_for(batch_size * longest * 3 * n_hidden):
+    with threads_for(model.widest(batch_size, longest)):
         for step in range(steps):
             rng = np.random.default_rng([seed, step])
             source = sources(n_symbols, int(rng.integers(1, longest + 1)), batch_size, rng)

@@ -15,11 +15,9 @@ from glassgpt.models.threads import threads_for
 class TorchModel(nn.Module, LanguageModel):
     """`forward` gives the logits after every prefix, which is what training wants; the rest follows from it.
 
-    A subclass sets `vocab_size`, `context_length` and `width` (the numbers that a token makes in the widest
-    activation), and draws its weights from its own seed. It takes NumPy arrays or torch tensors and answers in kind.
+    A subclass sets `vocab_size` and `context_length`, and draws its weights from its own seed. It takes NumPy arrays or
+    torch tensors and answers in kind.
     """
-
-    width: int
 
     @abstractmethod
     def forward(self, tokens: Tensor) -> Tensor:
@@ -28,6 +26,13 @@ class TorchModel(nn.Module, LanguageModel):
     def last_logits(self, tokens: Tensor) -> Tensor:
         """Logits after the whole of int64 (B, T), T <= context_length: float (B, V)."""
         return self(tokens)[:, -1]
+
+    @abstractmethod
+    def widest(self, batch: int, time: int) -> int:
+        """How many numbers the widest activation of (batch, time) tokens has, of those computed at once.
+
+        It decides whether threads are worth their waiting for each other (see `threads_for`).
+        """
 
     @property
     def n_parameters(self) -> int:
@@ -52,5 +57,5 @@ class TorchModel(nn.Module, LanguageModel):
         if isinstance(tokens, Tensor):
             return function(tokens)
         ids = torch.tensor(as_contexts(tokens, self.vocab_size), device=next(self.parameters()).device)
-        with torch.inference_mode(), threads_for(ids.numel() * self.width):
+        with torch.inference_mode(), threads_for(self.widest(*ids.shape)):
             return function(ids).cpu().numpy()

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -112,7 +113,13 @@ class Cleaned:
             examples.append(_short(text) + (f" (as: {like})" if like else ""))
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return {
+            "kept": self.kept,
+            "kept_bytes": self.kept_bytes,
+            "thrown_away": dict(self.thrown_away),
+            "thrown_away_bytes": dict(self.thrown_away_bytes),
+            "examples": self.examples,
+        }
 
     def lines(self) -> list[str]:
         """The report for a person."""
@@ -129,50 +136,68 @@ def _short(text: str) -> str:
     return line if len(line) <= EXAMPLE_LENGTH else line[: EXAMPLE_LENGTH - 3] + "..."
 
 
-class Kept(Source):
-    """A source without the documents that a cleaning threw away, by their numbers."""
+class CleanedSources:
+    """Sources without what `cleaning` throws away; of documents that are alike, the first stays.
 
-    def __init__(self, source: Source, dropped: set[int], cleaning: Cleaning, others: str) -> None:
-        self.source, self.name = source, source.name
-        self._dropped, self._cleaning, self._others = dropped, cleaning, others
+    `sources` take the place of those that were given. The pass that decides is made when it is first needed; `report`
+    says what it did. Exact duplicates are found by 64-bit hashes of the text: of a million documents, one is lost by
+    chance with probability 3e-8. Raises UsageError if nothing is left.
+    """
+
+    def __init__(self, sources: Sequence[Source], cleaning: Cleaning) -> None:
+        self.cleaning, self._given = cleaning, list(sources)
+        self.sources = [Kept(self, source, number) for number, source in enumerate(self._given)]
+
+    @property
+    def report(self) -> Cleaned:
+        return self._decided[1]
+
+    def dropped(self, number: int) -> set[int]:
+        """The documents of source `number` that are thrown away, by their own numbers."""
+        return self._decided[0][number]
+
+    @cached_property
+    def hash(self) -> str:
+        """Of all that decides what stays."""
+        identities = [source.identity() for source in self._given]
+        return hashlib.sha256(repr([identities, dataclasses.asdict(self.cleaning)]).encode()).hexdigest()
+
+    @cached_property
+    def _decided(self) -> tuple[list[set[int]], Cleaned]:
+        report, judge = Cleaned(), _Judge(self.cleaning)
+        dropped: list[set[int]] = []
+        for source in self._given:
+            dropped.append(set())
+            for number, parts in enumerate(whole_documents(source)):
+                first = next(parts)
+                second = next(parts, None)
+                reason, like = judge.verdict(first.text) if second is None else (None, None)
+                if reason is not None:
+                    dropped[-1].add(number)
+                    report._throw_away(first.text, reason, like)
+                    continue
+                for part in chain([first], [second] if second is not None else [], parts):
+                    report._keep(part)
+        if not report.kept:
+            raise UsageError("cleaning threw every document away: " + "; ".join(report.lines()[1:])[:500])
+        return dropped, report
+
+
+class Kept(Source):
+    """One of the cleaned sources."""
+
+    def __init__(self, cleaned: CleanedSources, source: Source, number: int) -> None:
+        self.cleaned, self.source, self.name, self._number = cleaned, source, source.name, number
 
     def documents(self) -> Iterator[Document]:
-        number = -1
+        dropped, number = self.cleaned.dropped(self._number), -1
         for document in self.source.documents():
             number += not document.continues
-            if number not in self._dropped:
+            if number not in dropped:
                 yield document
 
     def identity(self) -> dict[str, str | int]:
-        settings = repr(dataclasses.asdict(self._cleaning))
-        return {**self.source.identity(), "cleaning": settings, "cleaned with": self._others}
-
-
-def clean(sources: Sequence[Source], cleaning: Cleaning) -> tuple[list[Kept], Cleaned]:
-    """The sources without what `cleaning` throws away, and the report. Of documents that are alike, the first stays.
-
-    Exact duplicates are found by 64-bit hashes of the text: of a million documents, one is lost by chance with
-    probability 3e-8. Raises UsageError if nothing is left.
-    """
-    report, judge = Cleaned(), _Judge(cleaning)
-    dropped: list[set[int]] = []
-    for source in sources:
-        dropped.append(set())
-        for number, parts in enumerate(whole_documents(source)):
-            first = next(parts)
-            second = next(parts, None)
-            reason, like = judge.verdict(first.text) if second is None else (None, None)
-            if reason is not None:
-                dropped[-1].add(number)
-                report._throw_away(first.text, reason, like)
-                continue
-            for part in chain([first], [second] if second is not None else [], parts):
-                report._keep(part)
-    if not report.kept:
-        raise UsageError("cleaning threw every document away: " + "; ".join(report.lines()[1:])[:500])
-    others = hashlib.sha256(repr([source.identity() for source in sources]).encode()).hexdigest()
-    kept = [Kept(source, numbers, cleaning, others) for source, numbers in zip(sources, dropped, strict=True)]
-    return kept, report
+        return {**self.source.identity(), "cleaned": self.cleaned.hash}
 
 
 class _Judge:

@@ -18,6 +18,7 @@ from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.files import write_atomically
 from glassgpt.text.bpe import END_OF_TEXT, BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
+from glassgpt.text.cleaning import Kept
 from glassgpt.text.documents import Document, Source
 from glassgpt.text.encoding import encoder
 from glassgpt.text.mixture import Drawing, Mixture, Share
@@ -87,6 +88,7 @@ def prepare(
             "dtype": train.dtype,
             "parts": {"train": train.counts(), "validation": validation.counts()},
             "sources": [_told(share) for share in drawing.shares],
+            "cleaning": _report(mixture),
         }
         _commit(folder, manifest, _json_bytes(tokenizer_to_json(tokenizer)), [train, validation])
     return TokenFiles.open(folder, verify=False)
@@ -293,6 +295,12 @@ def _difference(before: Any, now: Any, name: str = "") -> str:
 
 def _told(share: Share) -> dict[str, Any]:
     return dataclasses.asdict(share) | {"epochs": share.epochs}
+
+
+def _report(mixture: Mixture) -> dict[str, Any] | None:
+    """What cleaning threw away, if there was any cleaning."""
+    reports = [source.cleaned.report.to_dict() for source in mixture.sources if isinstance(source, Kept)]
+    return reports[0] if reports else None
 
 
 def _plain_json(content: Any) -> Any:

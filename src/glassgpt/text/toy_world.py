@@ -34,6 +34,7 @@ from glassgpt.text.draws import ByRank, Draws, hashed
 VERSION = 1  # changed with any change of the text that a seed gives
 HELD_OUT = 0.2
 KINDS = ("fact", "two facts", "cause", "sum", "difference", "cost")
+REGISTER = 8
 LONGEST_ANSWER = 60  # words; a grader that reads on would be talked round
 
 
@@ -417,8 +418,14 @@ class ToyWorld:
     # ---- documents -------------------------------------------------------------------------------------------
 
     def document(self, i: int) -> str:
-        """Document `i` of as many as are wanted: some hundred bytes that follow from the world and `i` alone."""
+        """Document `i` of as many as are wanted: some hundred bytes that follow from the world and `i` alone.
+
+        People, towns and things come up as often as their rank allows; but every REGISTER-th document is an entry of a
+        register that goes round all of them, so that each fact is stated by 150 kB, and ever again.
+        """
         draws = Draws("document", VERSION, self.seed, self.n_people, self.n_towns, i)
+        if i % REGISTER == 0:
+            return self._register_entry(i // REGISTER, draws)
         write = _BY_WEIGHT[draws.below(len(_BY_WEIGHT))]
         return write(self, draws)
 
@@ -430,6 +437,13 @@ class ToyWorld:
 
     def _facts_about(self, subject: str, kind: str) -> list[Fact]:
         return [Fact(subject, name, self.value(subject, name)) for name in RELATIONS if RELATIONS[name].subject == kind]
+
+    def _register_entry(self, number: int, draws: Draws) -> str:
+        """All facts about one subject."""
+        kinds = [(subject, kind) for kind in (PERSON, TOWN, THING) for subject in self.subjects(kind)]
+        subject, kind = kinds[number % len(kinds)]
+        facts = draws.shuffled(self._facts_about(subject, kind))
+        return " ".join([f"From the register: {subject}.", *(self.statement(fact, draws) for fact in facts)])
 
     def _life(self, draws: Draws) -> str:
         """Who somebody is, and now and then what follows from it."""

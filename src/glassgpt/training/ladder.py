@@ -26,6 +26,7 @@ from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.mlp import MLP, Perceptron
 from glassgpt.models.recurrent import Recurrent
 from glassgpt.models.threads import threads_for
+from glassgpt.models.torch_model import TorchModel
 
 SHORT_HISTORY = 16  # tokens; a model that looks back no further is given all of it for every token that is scored
 
@@ -162,7 +163,7 @@ def fit(
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.99))
     losses = []
-    with threads_for(budget.batch_size * budget.window * widest(model)):
+    with threads_for(widest(model, budget.batch_size, budget.window)):
         for step in range(budget.steps):
             for group in optimizer.param_groups:
                 group["lr"] = budget.rate(step)
@@ -210,7 +211,8 @@ def n_numbers(model: LanguageModel) -> int:
     return model.n_counts if isinstance(model, KneserNey) else 0
 
 
-def widest(model: nn.Module) -> int:
-    """The numbers that a token makes in the widest layer of a net: the largest side of its matrices but the tables'."""
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return max((p.shape[0] for p in model.parameters() if p.dim() == 2 and id(p) not in tables), default=1)
+def widest(model: nn.Module, batch: int, time: int) -> int:
+    """How many numbers the widest activation of a net has; of a GPT, the inside of its MLP."""
+    if isinstance(model, TorchModel):
+        return model.widest(batch, time)
+    return batch * time * (model.config.hidden_width if isinstance(model, GPT) else 1)

@@ -136,6 +136,10 @@ class _Keys:
             return default
         if kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
+        if type(value) is int and kind is int and _is_beyond(value):
+            raise DamagedFileError(
+                f"{self.source}: {key} is {_short(value)}, and no model's is beyond {LARGEST_SIZE:,}"
+            )
         if type(value) is not kind or _is_beyond(value):
             raise DamagedFileError(f"{self.source}: {key} should be of type {kind.__name__}, and is {_short(value)}")
         return value

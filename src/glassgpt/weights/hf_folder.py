@@ -95,10 +95,8 @@ def _read_pickle(path: Path) -> dict[str, StoredTensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # what a broken zip or pickle raises has no common type
-        first = str(error).strip().splitlines()
-        raise DamagedFileError(
-            f"{path} is not a pickle of plain tensors ({first[0][:200] if first else type(error).__name__}): {CURE}"
-        ) from None
+        # torch's own words are left out: they advise to read it with weights_only=False
+        raise DamagedFileError(f"{path} is not a pickle of plain tensors ({type(error).__name__}): {CURE}") from None
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and type(value) in (torch.Tensor, torch.nn.Parameter) for name, value in content.items()
     ):

@@ -219,7 +219,8 @@ def cache_folder() -> Path:
     """Where fetched files and compiled kernels are kept: GLASSGPT_CACHE, else the user's cache folder."""
     if stated := os.environ.get("GLASSGPT_CACHE"):
         return Path(stated)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "glassgpt"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))  # its standard: a relative one is ignored
+    return (base if base.is_absolute() else Path.home() / ".cache") / "glassgpt"
 
 
 def _first_line(error: Exception) -> str:

@@ -100,7 +100,10 @@ def read_sharded(index: Path) -> dict[str, StoredTensor]:
     for shard in sorted(set(where.values())):
         if shard in ("", ".", "..") or Path(shard).name != shard or "\\" in shard or "\0" in shard:
             raise DamagedFileError(f"{index} names the shard {shard!r:.80}, which is no file beside it: do not use it")
-        tensors = read_safetensors(inside(index.parent, shard))
+        path = inside(index.parent, shard)
+        if not path.exists():
+            raise DamagedFileError(f"{index} names the shard {shard!r:.80}, which is not there: download the rest")
+        tensors = read_safetensors(path)
         for name, tensor in tensors.items():
             if where.get(name) != shard:
                 raise DamagedFileError(f"{index} does not say that {name} lies in {shard}, where it is: {CURE}")

@@ -1,8 +1,8 @@
 """Compiling decode.c at first use, for the very processor it runs on.
 
-The library lies in the user's cache folder under the hash of all that shapes it: the source, the options, and what the
-compiler says of itself and of this processor. Where there is no compiler there is no library and a reason, never an
-exception. GLASSGPT_NATIVE=0 turns it off.
+The library lies in the user's cache folder under the hash of all that shapes it (the source, the options, and what the
+compiler says of itself and of this processor) and its own, by which a damaged one is known. Where there is no compiler
+there is no library and a reason, never an exception. GLASSGPT_NATIVE=0 turns it off.
 """
 
 from __future__ import annotations
@@ -81,17 +81,24 @@ def _load(compiler: list[str]) -> ctypes.CDLL:
 
 
 def compiled(compiler: list[str], options: list[str], folder: Path) -> Path:
-    """The library of these options in `folder`, compiled there unless it is there already."""
+    """The library of these options in `folder`, compiled there unless it is there already, whole."""
     about = _run([*compiler, *options, "-dM", "-E", "-x", "c", os.devnull])  # its version, and what the processor can
     key = hashlib.sha256("\0".join([*compiler, *options, about, sys.platform]).encode() + SOURCE.read_bytes())
-    path = folder / f"decode-{key.hexdigest()[:32]}.so"
-    if path.exists():
-        return path
+    name = f"decode-{key.hexdigest()[:32]}"
+    for kept in folder.glob(f"{name}-*.so"):
+        if kept.name == _name_with_digest(name, kept):
+            return kept
+        kept.unlink(missing_ok=True)  # damaged: to load half a library would end the process
     with tempfile.TemporaryDirectory(dir=folder) as workshop:
-        fresh = Path(workshop) / path.name
+        fresh = Path(workshop) / "decode.so"
         _run([*compiler, *options, str(SOURCE), "-o", str(fresh), "-lm"])
+        path = folder / _name_with_digest(name, fresh)
         fresh.replace(path)  # at once: a reader finds all of it or nothing
     return path
+
+
+def _name_with_digest(name: str, library: Path) -> str:
+    return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:32]}.so"
 
 
 def _run(command: list[str]) -> str:
@@ -106,8 +113,10 @@ def _run(command: list[str]) -> str:
 
 def cache_folder() -> Path:
     """The user's own folder for libraries. Refused if others may write there: what lies in it will be run."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "glassgpt" / "native"
+    stated = os.environ.get("XDG_CACHE_HOME", "")
+    # its standard: a relative one is ignored
+    base = Path(stated) if Path(stated).is_absolute() else Path.home() / ".cache"
+    folder = base / "glassgpt" / "native"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = folder.stat()
     if hasattr(os, "getuid") and (state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
