@@ -122,6 +122,9 @@ def blocks_of_logits(model: LanguageModel, inputs: np.ndarray, first: int) -> It
     All at once if they are few: every model is fast at that. Else a session is fed piece by piece.
     """
     batch, time = inputs.shape
+    if first == time - 1:
+        yield np.asarray(model.next_token_logits(inputs))[:, None]
+        return
     if batch * time * model.vocab_size <= LOGITS_AT_ONCE:
         yield np.asarray(model.sequence_logits(inputs))[:, first:]
         return

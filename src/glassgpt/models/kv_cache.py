@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from glassgpt.errors import UsageError
-from glassgpt.interface import Array, Session, as_contexts
+from glassgpt.interface import Array, LanguageModel, Session, as_contexts
 from glassgpt.models.threads import threads_for
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class KVCache:
 class CachedSession(Session):
     """A session over a cache, which may hold fewer tokens than the text does: what is missing is fed again."""
 
-    def __init__(self, model: GPT, cache: Cache, tokens: np.ndarray) -> None:
+    def __init__(self, model: LanguageModel, cache: Cache, tokens: np.ndarray) -> None:
         self.model, self.cache, self.tokens = model, cache, tokens
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class Recurrent(TorchModel):
     def session(self, batch_size: int = 1) -> Session:
         nothing = self.lm_head.weight.new_empty((batch_size, 0, self.n_hidden)).detach()
         cache = StateCache(self, nothing)
-        return CachedSession(cast(Any, self), cache, np.empty((batch_size, 0), dtype=np.int64))
+        return CachedSession(self, cache, np.empty((batch_size, 0), dtype=np.int64))
 
 
 class StateCache:
