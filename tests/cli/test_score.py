@@ -140,3 +140,10 @@ def test_files_that_are_no_text_are_refused(models, ask, tmp_path):
     for name, word in (("bytes", "UTF-8"), ("empty", "empty"), ("none", "No such file")):
         code, out, err = ask("three", "--file", tmp_path / name)
         assert code in (1, 2) and word in err and out == ""
+
+
+def test_a_single_token_is_told_once_what_it_lacks(models, ask):
+    code, out, _ = ask("three", "a")
+    assert code == 0
+    assert out.count("no token was scored") == 1
+    assert "--from-start" in out

@@ -129,6 +129,9 @@ def show(scored: Score, tokenizer: Tokenizer | None, told: dict[str, Any]) -> No
     if len(scored.tokens) > LISTED:
         to.print(f"... and {len(scored.tokens) - LISTED} tokens more")
     to.print()
+    if not scored.scored:
+        to.print(f"{told['bits_note']}; --from-start gives it one")
+        return
     for key, unit in (("bits", "bits in all"), ("bits_per_byte", "bits per byte"), ("perplexity", "perplexity")):
         value = told[key]
         to.print(f"{told[f'{key}_note']} ({unit})" if value is None else f"{value:.6g} {unit}")
