@@ -216,7 +216,7 @@ def sha256_of(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched files and compiled kernels are kept: GLASSGPT_CACHE, else the user's cache folder."""
+    """Where fetched files and the doctor's notes are kept: GLASSGPT_CACHE, else the user's cache folder."""
     if stated := os.environ.get("GLASSGPT_CACHE"):
         return Path(stated)
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))  # its standard: a relative one is ignored
