@@ -8,11 +8,11 @@ then has no reason to round activations to 8 bits.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from llama_cpp import Llama
 
 import glassgpt
 from glassgpt.loading import open_model
@@ -20,6 +20,11 @@ from glassgpt.text.bpe import BPETokenizer
 from glassgpt.weights.gguf_export import export_gguf
 from glassgpt.weights.hub import pull
 from glassgpt.weights.tensors import read_parameters
+
+try:
+    from llama_cpp import Llama
+except ImportError:
+    sys.exit("this needs llama.cpp: pip install llama-cpp-python (it is built with a C++ compiler)")
 
 PROMPTS = [
     "The capital of France is",
