@@ -9,7 +9,7 @@ import pytest
 from glassgpt.check import check_model, check_tokenizer
 from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.loading import load, open_run
-from glassgpt.training.loop import Interrupted, train
+from glassgpt.training.loop import Interrupted, Watch, train
 from glassgpt.training.recipe import read_recipe
 
 BABY = Path(__file__).parents[1] / "recipes" / "baby.toml"
@@ -77,7 +77,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 def test_an_unfinished_run_loads_as_its_newest_checkpoint(tmp_path):
     asked = []
     with pytest.raises(Interrupted):
-        train(RECIPE, tmp_path / "run", should_stop=lambda: asked.append(1) or len(asked) > 3)
+        train(RECIPE, tmp_path / "run", watch=Watch(should_stop=lambda: asked.append(1) or len(asked) > 3))
     model, _ = load(tmp_path / "run")
     np.testing.assert_array_equal(model.context_table(), load(f"{tmp_path / 'run'}@3")[0].context_table())
 

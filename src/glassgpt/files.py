@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from glassgpt.errors import UsageError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -40,3 +46,23 @@ def _force_folder_to_disk(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def only_one(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock `path`, which names this process; it is free again when the process ends, however it ends.
+
+    Raises UsageError, naming the process, if another one `doing` something holds it.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = path.read_text().strip() or "unknown"
+        raise UsageError(f"process {holder} {doing} already ({path.parent}): wait for it, or stop it") from None
+    try:
+        path.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        path.write_bytes(b"")
+        lock.release()

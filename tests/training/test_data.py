@@ -1,5 +1,7 @@
 """Windows: every context of the text with what follows it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,28 +73,25 @@ def test_more_tokens_than_digits_and_letters_need_symbols():
 
 
 def test_a_batch_is_a_draw_of_seed_and_step_alone():
-    found = windows()
-    inputs, targets = found.batch(3, 5, seed=1)
-    again, _ = found.batch(3, 5, seed=1)
-    assert inputs.shape == targets.shape == (5, 3)
-    np.testing.assert_array_equal(inputs, again)
-    draws = {found.batch(step, 5, seed)[0].tobytes() for step in range(20) for seed in (1, 2)}
+    one, again, other = (replace(windows(), batch_size=5, seed=seed) for seed in (1, 1, 2))
+    rows = one.rows(3)
+    assert rows["inputs"].shape == rows["targets"].shape == (5, 3)
+    np.testing.assert_array_equal(rows["inputs"], again.rows(3)["inputs"])
+    draws = {found.rows(step)["inputs"].tobytes() for step in range(20) for found in (one, other)}
     assert len(draws) > 30
 
 
 def test_a_batch_never_takes_a_window_twice():
-    found = windows("0123456789abcdef", vocab_size=16)
+    found = replace(windows("0123456789abcdef", vocab_size=16), batch_size=12)
     for step in range(50):
-        inputs, targets = found.batch(step, 12, seed=0)
+        inputs, targets = found.rows(step).values()
         assert len(set(inputs[:, 0].tolist())) == 12
         np.testing.assert_array_equal(targets, inputs + 1)
 
 
 @pytest.mark.parametrize("batch_size", [None, 12, 13])
 def test_a_batch_as_large_as_the_text_is_the_text(batch_size):
-    found = windows()
-    inputs, targets = found.batch(7, batch_size, seed=0)
-    np.testing.assert_array_equal(inputs, found.inputs)
-    np.testing.assert_array_equal(targets, found.targets)
-    assert found.tokens_in_a_batch(batch_size) == 36
-    assert found.tokens_in_a_batch(5) == 15
+    found = replace(windows(), batch_size=batch_size)
+    rows = found.rows(7)
+    np.testing.assert_array_equal(rows["inputs"], found.inputs)
+    np.testing.assert_array_equal(rows["targets"], found.targets)

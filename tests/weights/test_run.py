@@ -10,7 +10,7 @@ import pytest
 
 from glassgpt.errors import DamagedFileError, GlassGPTError, UsageError
 from glassgpt.loading import load
-from glassgpt.training.loop import Interrupted, train
+from glassgpt.training.loop import Interrupted, Watch, train
 from glassgpt.training.recipe import read_recipe
 from glassgpt.weights.run import SETTINGS, Run, is_run
 
@@ -49,6 +49,8 @@ def test_the_folder_holds_what_it_says(finished):
     assert {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()} == {
         *SMALL_FILES,
         "metrics.jsonl",
+        "timing.jsonl",
+        ".lock",
         "model.safetensors",
         *(f"checkpoints/step-{step:06d}.safetensors" for step in (0, 2, 4)),
     }
@@ -192,14 +194,16 @@ def test_a_damaged_run_is_not_trained_on(run):
         train(RECIPE, run)
 
 
-def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path):
+def test_a_damaged_checkpoint_is_not_gone_on_from_but_the_one_before_it(tmp_path, finished):
     asked = []
     with pytest.raises(Interrupted):
-        train(RECIPE, tmp_path / "run", should_stop=lambda: asked.append(1) or len(asked) > 3)
+        train(RECIPE, tmp_path / "run", watch=Watch(should_stop=lambda: asked.append(1) or len(asked) > 3))
     path = tmp_path / "run" / "checkpoints" / "step-000003.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DamagedFileError, match="step-000003"):
-        train(RECIPE, tmp_path / "run")
+    notes = []
+    again = train(RECIPE, tmp_path / "run", watch=Watch(on_note=notes.append))
+    assert ["step-000003" in note and "before it" in note for note in notes] == [True]
+    np.testing.assert_array_equal(again.model().context_table(), Run(finished).model().context_table())
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,8 @@ def test_the_resolved_recipe_is_kept_with_a_hash_of_the_text(finished):
 def test_a_run_without_a_checkpoint_holds_no_model_yet(tmp_path):
     from glassgpt.training.data import tokenizer_for
 
-    run = Run.create(tmp_path / "run", RECIPE.model, tokenizer_for(RECIPE), RECIPE.to_dict())
+    run = Run.at(tmp_path / "run")
+    run.begin(RECIPE.model, tokenizer_for(RECIPE), RECIPE.to_dict())
     assert is_run(run.path)
     assert run.steps == []
     with pytest.raises(DamagedFileError, match="holds no model yet"):

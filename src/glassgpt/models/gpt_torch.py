@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from glassgpt.interface import Array, LanguageModel, Session, as_contexts
 from glassgpt.models.config import GPTConfig
+from glassgpt.models.dropout import Dropout
 from glassgpt.models.kv_cache import CachedSession, KVCache, LayerCache
 from glassgpt.models.positions import alibi_slopes, rope_angles, sinusoids
 from glassgpt.models.prefix_tree import fits_prefix_tree, prefix_tree_logits
@@ -29,15 +30,26 @@ class Places:
 
     They stand at `start`, `start` + 1, ... `cos` and `sin` (T, D/2) turn queries and keys (rope). `mask` (.., T, S) is
     added to the scores of T tokens against the S = start + T that they may see; None where being causal says it all.
+    `dropout`: in training, what falls out.
     """
 
     start: int
     cos: Tensor | None
     sin: Tensor | None
     mask: Tensor | None
+    dropout: Dropout | None = None
 
     @classmethod
-    def of(cls, config: GPTConfig, start: int, length: int, like: Tensor) -> Places:
+    def of(
+        cls,
+        config: GPTConfig,
+        start: int,
+        length: int,
+        like: Tensor,
+        documents: Tensor | None = None,
+        dropout: Dropout | None = None,
+    ) -> Places:
+        """`documents` (B, T): which document each token belongs to; a token sees only its own."""
         cos = sin = mask = None
         if config.position == "rope":
             angles = rope_angles(length, config, start)
@@ -48,7 +60,11 @@ class Places:
             mask = like.new_zeros(back.shape).masked_fill(back < 0, -math.inf)
             if config.position == "alibi":
                 mask = mask - like.new_tensor(alibi_slopes(config.n_head))[:, None, None] * back  # (H, T, S)
-        return cls(start, cos, sin, mask)
+        if documents is not None:
+            other = documents[:, None, :, None] != documents[:, None, None, :]  # (B, 1, T, T)
+            causal = like.new_full((length, length), -math.inf).triu(1) if mask is None else mask
+            mask = causal.masked_fill(other, -math.inf)
+        return cls(start, cos, sin, mask, dropout)
 
 
 class RMSNorm(nn.Module):
@@ -88,7 +104,10 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.split_heads(x, places)
         if cache is not None:
             k, v = cache.append(k, v)  # with all that came before: (B, K, S, D)
-        mixed = attend(q, k, v, places.mask)  # (B, H, T, D)
+        if places.dropout is None:
+            mixed = attend(q, k, v, places.mask)  # (B, H, T, D)
+        else:
+            mixed = attend_dropping(q, k, v, places.mask, places.dropout)
         return self.c_proj(mixed.transpose(1, 2).flatten(2))  # -> (B, T, C)
 
 
@@ -99,6 +118,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if T == 1 and mask is None:
         return F.scaled_dot_product_attention(q.view(B, K, H // K, D), k, v).view(B, H, 1, D)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=K != H)
+
+
+def attend_dropping(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropout) -> Tensor:
+    """As `attend`, with some of the attention falling out."""
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    if mask is None:
+        mask = scores.new_full(scores.shape[-2:], -math.inf).triu(1)
+    return dropout(F.softmax(scores + mask, dim=-1)) @ v
 
 
 def turn(x: Tensor, places: Places) -> Tensor:
@@ -141,13 +169,16 @@ class Block(nn.Module):
         self.ln_2 = norm_of(config)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, look_back: Callable[[Tensor], Tensor]) -> Tensor:
-        """(..., C) to the same. `look_back` is this block's attention, given what the tokens may look at."""
+    def forward(
+        self, x: Tensor, look_back: Callable[[Tensor], Tensor], drop: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> Tensor:
+        """(..., C) to the same. `look_back` is this block's attention, given what the tokens may look at; `drop` is
+        what happens to each half's output before it is added."""
         if self.post_norm:
-            x = self.ln_1(x + look_back(x))
-            return self.ln_2(x + self.mlp(x))
-        x = x + look_back(self.ln_1(x))
-        return x + self.mlp(self.ln_2(x))
+            x = self.ln_1(x + drop(look_back(x)))
+            return self.ln_2(x + drop(self.mlp(x)))
+        x = x + drop(look_back(self.ln_1(x)))
+        return x + drop(self.mlp(self.ln_2(x)))
 
 
 class GPT(nn.Module, LanguageModel):
@@ -188,21 +219,33 @@ class GPT(nn.Module, LanguageModel):
             if name.endswith("c_proj.weight"):
                 parameter.normal_(0.0, 0.02 / math.sqrt(2 * self.config.n_layer))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits after every prefix: int64 (B, T), T <= context_length, to float (B, T, V)."""
-        return self.lm_head(self.hidden(tokens))
+    def forward(self, tokens: Tensor, *, documents: Tensor | None = None, dropout: Dropout | None = None) -> Tensor:
+        """Logits after every prefix: int64 (B, T), T <= context_length, to float (B, T, V).
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        `documents`, int64 (B, T): which document each token belongs to; attention stays within it. `dropout`: what
+        falls out in training.
+        """
+        return self.lm_head(self.hidden(tokens, documents=documents, dropout=dropout))
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        cache: KVCache | None = None,
+        *,
+        documents: Tensor | None = None,
+        dropout: Dropout | None = None,
+    ) -> Tensor:
         """The last layer's normalised output, from which `lm_head` makes logits: int64 (B, T) to (B, T, C).
 
         With a cache the tokens follow those in it, and are added to it.
         """
         start = cache.length if cache else 0
-        places = Places.of(self.config, start, tokens.shape[1], like=self.wte.weight)
-        x = self.embed(tokens, start)
+        places = Places.of(self.config, start, tokens.shape[1], self.wte.weight, documents, dropout)
+        drop = dropout or (lambda x: x)
+        x = drop(self.embed(tokens, start))
         for layer, block in enumerate(self.h):
             kept = cache.layers[layer] if cache else None
-            x = block(x, lambda y, block=block, kept=kept: block.attn(y, places, kept))
+            x = block(x, lambda y, block=block, kept=kept: block.attn(y, places, kept), drop)
         return self.ln_f(x)
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:

@@ -14,15 +14,27 @@ import torch
 WORTH_SHARING = 1 << 17  # numbers in the widest activation
 
 
+def fitting(numbers: int) -> int:
+    """One thread if the widest activation has fewer than WORTH_SHARING numbers, else as many as torch has."""
+    return 1 if numbers < WORTH_SHARING else torch.get_num_threads()
+
+
 @contextmanager
-def threads_for(numbers: int) -> Iterator[None]:
-    """Within the block torch uses one thread if the widest activation has fewer than WORTH_SHARING numbers."""
+def using(threads: int) -> Iterator[None]:
+    """Within the block torch uses so many threads."""
     before = torch.get_num_threads()
-    if before == 1 or numbers >= WORTH_SHARING:
+    if before == threads:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def threads_for(numbers: int) -> Iterator[None]:
+    """Within the block torch uses one thread if the widest activation has fewer than WORTH_SHARING numbers."""
+    with using(fitting(numbers)):
+        yield

@@ -36,7 +36,7 @@ TEXT_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".csv", ".tsv"
 
 def source_of(name: str, *, split: str = "file", field: str = "text", newlines: str = "unix") -> Source:
     """The source that `name` names: a file, folder or glob; `-` for standard input; `python-docs`; `toy-world`;
-    `hub:owner/dataset`, `hub:owner/dataset/configuration`.
+    `parentheses`; `hub:owner/dataset`, `hub:owner/dataset/configuration`.
 
     `split`: how a file becomes documents: "file" (it is one), "blank lines", "lines", or else the text that separates
     them, such as "<|endoftext|>". `field`: where a line of a .jsonl file, or a row of a dataset, has its text. Raises
@@ -50,6 +50,10 @@ def source_of(name: str, *, split: str = "file", field: str = "text", newlines: 
         from glassgpt.text.toy_world import ToyWorld, ToyWorldSource
 
         return ToyWorldSource(ToyWorld())
+    if name == "parentheses":
+        from glassgpt.text.parentheses import Parentheses
+
+        return Parentheses()
     if name.startswith("hub:"):
         owner, _, rest = name.removeprefix("hub:").partition("/")
         dataset, _, configuration = rest.partition("/")

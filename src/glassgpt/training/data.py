@@ -2,41 +2,159 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from glassgpt.errors import UsageError
+from glassgpt.text.bpe import BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
-from glassgpt.training.recipe import Recipe
+from glassgpt.text.cleaning import CleanedSources, Cleaning
+from glassgpt.text.mixture import Mixture
+from glassgpt.text.prepare import Progress, prepare
+from glassgpt.text.sources import source_of
+from glassgpt.text.split import Split
+from glassgpt.text.token_files import TokenFiles, TokenPart
+from glassgpt.text.vocabulary import KINDS, Vocabulary
+from glassgpt.training.objective import Rows
+from glassgpt.training.recipe import VOCAB_SIZE, DataSection, Recipe
+
+
+class TrainingData(Protocol):
+    """What a run is trained on: `rows(step)` depends on the step alone, so a run that goes on draws the same."""
+
+    @property
+    def tokenizer(self) -> CharacterTokenizer | BPETokenizer: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def validation(self) -> TokenPart | None: ...
+
+    def rows(self, step: int) -> Rows: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """`inputs` and `targets`, int64 (windows, context_length): targets are the inputs one token later."""
+    """Every window of a short sequence. `inputs` and `targets`, int64 (windows, context_length): targets are the inputs
+    one token later."""
 
     tokens: np.ndarray
     inputs: np.ndarray
     targets: np.ndarray
+    tokenizer: CharacterTokenizer
+    batch_size: int | None
+    seed: int
+    validation: None = None
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.tokenizer.decode(self.tokens.tolist()).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def tokens_in_a_batch(self, batch_size: int | None) -> int:
-        """How many tokens a step sees."""
-        return min(len(self), batch_size or len(self)) * self.inputs.shape[1]
+    def rows(self, step: int) -> Rows:
+        """The windows of one step: all of them, or a draw that depends on seed and step alone."""
+        if self.batch_size is None or self.batch_size >= len(self):
+            return {"inputs": self.inputs, "targets": self.targets}
+        chosen = np.random.default_rng([self.seed, step]).choice(len(self), self.batch_size, replace=False)
+        return {"inputs": self.inputs[chosen], "targets": self.targets[chosen]}
 
-    def batch(self, step: int, batch_size: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The windows of one step: all of them, or a draw that depends on seed and step alone, so that a run which
-        goes on later draws the same."""
-        if batch_size is None or batch_size >= len(self):
-            return self.inputs, self.targets
-        chosen = np.random.default_rng([seed, step]).choice(len(self), batch_size, replace=False)
-        return self.inputs[chosen], self.targets[chosen]
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A text that was prepared as token files."""
+
+    files: TokenFiles
+    batch_size: int
+    context_length: int
+    seed: int
+    mask_documents: bool
+
+    @property
+    def tokenizer(self) -> CharacterTokenizer | BPETokenizer:
+        return self.files.tokenizer  # type: ignore[return-value]
+
+    @property
+    def validation(self) -> TokenPart | None:
+        return self.files.validation
+
+    @property
+    def sha256(self) -> str:
+        parts = "".join(f"{name} {about['sha256']}\n" for name, about in sorted(self.files.manifest["files"].items()))
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def rows(self, step: int) -> Rows:
+        """Windows that begin anywhere, each text seen whole before any is seen again (`TokenPart.batch`)."""
+        batch = self.files.train.batch(step, self.batch_size, self.context_length, self.seed)
+        rows = {"inputs": batch.inputs, "targets": batch.targets}
+        return rows | {"documents": batch.documents} if self.mask_documents else rows
+
+
+def training_data(
+    recipe: Recipe, folder: Path, on_progress: Progress = lambda stage, done, total: None
+) -> TrainingData:
+    """What the recipe trains on; the tokens of files are prepared in `folder`, unless they are there already.
+
+    Raises UsageError for a text too short for one window, or symbols outside the vocabulary.
+    """
+    if recipe.data.sequence is not None:
+        return windows_of(recipe, tokenizer_for(recipe))
+    files = prepare(
+        corpus_of(recipe.data),
+        vocabulary_of(recipe),
+        folder,
+        split=Split(recipe.data.split, recipe.data.validation),
+        between=recipe.data.between,
+        on_progress=on_progress,
+    )
+    T, batch_size = recipe.model.context_length, recipe.train.batch_size
+    files.train.windows_of_an_epoch(T)  # refuses a text that is too short
+    assert batch_size is not None
+    return Corpus(files, batch_size, T, recipe.run.seed, recipe.data.mask_documents)
+
+
+def refuse_what_cannot_be(recipe: Recipe) -> None:
+    """Raise UsageError for data that are not there or don't fit, as far as can be told without reading files."""
+    if recipe.data.sequence is not None:
+        windows_of(recipe, tokenizer_for(recipe))
+    else:
+        corpus_of(recipe.data)
+        vocabulary_of(recipe)
+
+
+def corpus_of(data: DataSection) -> Mixture:
+    sources = [source_of(name, split=data.documents, field=data.field) for name in data.files or ()]
+    if data.clean:
+        sources = list(CleanedSources(sources, Cleaning()).sources)
+    return Mixture(sources, data.weights, data.total_bytes)
+
+
+def vocabulary_of(recipe: Recipe) -> Vocabulary | CharacterTokenizer | BPETokenizer:
+    """What vocabulary to learn, or the words of the model that `data.vocabulary` refers to."""
+    kind, size = recipe.data.vocabulary, recipe.model.vocab_size
+    if kind in ("words", "bpe"):
+        return Vocabulary(kind, size)
+    if size != VOCAB_SIZE:
+        raise UsageError(
+            f"model.vocab_size is {size}, and with data.vocabulary = {kind!r} the text decides how many there are: "
+            "leave model.vocab_size out"
+        )
+    if kind in KINDS:
+        return Vocabulary(kind)
+    from glassgpt.loading import load_tokenizer
+
+    return load_tokenizer(kind)  # type: ignore[return-value]
 
 
 def tokenizer_for(recipe: Recipe) -> CharacterTokenizer:
-    """The vocabulary of a recipe: one character a token. Raises UsageError if it doesn't have vocab_size symbols."""
+    """The vocabulary of a recipe's sequence: one character a token. Raises UsageError if it doesn't have vocab_size
+    symbols."""
     size = recipe.model.vocab_size
     if recipe.data.symbols is None:
         return CharacterTokenizer.of_size(size)
@@ -48,11 +166,12 @@ def tokenizer_for(recipe: Recipe) -> CharacterTokenizer:
 def windows_of(recipe: Recipe, tokenizer: CharacterTokenizer) -> Windows:
     """Every window of the recipe's sequence. Raises UsageError if it has none, or symbols outside the vocabulary."""
     T = recipe.model.context_length
-    tokens = np.array(tokenizer.encode(recipe.data.sequence), dtype=np.int64)
+    tokens = np.array(tokenizer.encode(recipe.data.sequence or ""), dtype=np.int64)
     if len(tokens) <= T:
         raise UsageError(
             f"the sequence has {len(tokens)} tokens and the context {T}: it must be at least one token longer, "
             "so that there is something to predict"
         )
     windows = np.lib.stride_tricks.sliding_window_view(tokens, T + 1)
-    return Windows(tokens, windows[:, :-1].copy(), windows[:, 1:].copy())
+    inputs, targets = windows[:, :-1].copy(), windows[:, 1:].copy()
+    return Windows(tokens, inputs, targets, tokenizer, recipe.train.batch_size, recipe.run.seed)

@@ -1,72 +1,95 @@
-"""The one training loop: data, a loss, and a run folder that never loses a finished checkpoint."""
+"""The one training loop: data, an objective, and a run folder from which it goes on bit for bit."""
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
+import platform
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
-from torch.nn import functional as F
 
-from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, TooLargeError
+from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, TooLargeError, UsageError
+from glassgpt.files import only_one
 from glassgpt.models.gpt_torch import GPT
-from glassgpt.models.threads import threads_for
-from glassgpt.training.data import Windows, tokenizer_for, windows_of
+from glassgpt.models.threads import fitting, using
+from glassgpt.text.prepare import Progress
+from glassgpt.training.choices import Choices, choose
+from glassgpt.training.data import Corpus, TrainingData, refuse_what_cannot_be, training_data
+from glassgpt.training.evaluate import Evaluation, bits_per_byte, prompt_of, sample, validation_loss, yardsticks
+from glassgpt.training.objective import NextToken
+from glassgpt.training.optim import optimizer_tensors, restore_optimizers, whole
+from glassgpt.training.processes import Processes, processes
 from glassgpt.training.recipe import Recipe
-from glassgpt.weights.run import Run
+from glassgpt.training.trainer import Step, Trainer
+from glassgpt.weights.run import LOCK, Checkpoint, Metrics, Run
 from glassgpt.weights.tensors import load_into, tensors_of
 
 BYTES_A_PARAMETER = 16  # a float32 each for the weight, its gradient, and AdamW's two moments
+TOKENS = "tokens"
 
 
 class Interrupted(GlassGPTError):
     """Training was asked to stop, and did, after saving the step it had reached."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """Who hears of a training as it goes on: `on_step(step, loss)` after each step, `on_evaluation`, `on_note` of what
+    a person should know, `on_progress` of text being prepared. `should_stop()` is asked before each step."""
+
+    on_step: Callable[[int, float], None] = lambda step, loss: None
+    on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None
+    on_note: Callable[[str], None] = lambda note: None
+    on_progress: Progress = lambda stage, done, total: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
 def train(
     recipe: Recipe,
     out: Path | str,
     *,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    watch: Watch | None = None,
+    device: str | None = None,
+    allow_changes: bool = False,
 ) -> Run:
     """Train a recipe into the run folder `out`, or go on with the run that is there.
 
     The weights come out bit for bit as if it had never stopped; the checkpoint of the step at which it did stays.
+    Under torchrun all processes train together. `device`: cpu, cuda; the fastest there is by default.
 
-    `on_step(step, loss)` hears of each step, `should_stop()` is asked before each; Interrupted is raised once the step
-    reached is saved. Raises NumericalError, and keeps the last sound checkpoint, if a gradient is not finite.
+    Interrupted is raised once the step reached is saved. Raises NumericalError, and keeps the last sound checkpoint, if
+    a gradient is not finite; UsageError if the recipe, the text, or (without `allow_changes`) what decides the last
+    bits, such as the number of processes, is another than the run was begun with.
     """
+    watch = watch or Watch()
     _refuse_if_too_large(recipe)
-    tokenizer = tokenizer_for(recipe)
-    windows = windows_of(recipe, tokenizer)
-    resolved = recipe.to_dict()
-    resolved["data"]["sha256"] = hashlib.sha256(recipe.data.sequence.encode()).hexdigest()
-    run = Run.create(out, recipe.model, tokenizer, resolved)
-    if run.is_finished:
+    with processes(device) as among, ExitStack() as stack:
+        refuse_what_cannot_be(recipe)
+        run = Run.at(out) if among.first else None
+        among.wait()
+        run = run or Run(out)
+        if run.has_begun:
+            run.refuse_other_recipe(_resolved(recipe, run.recipe["data"]["sha256"]))
+            if run.is_finished:
+                return run
+        if among.first:
+            stack.enter_context(only_one(run.path / LOCK, "is training into this run"))
+        training = _Training(run, recipe, among, watch, allow_changes)
+        stack.callback(training.close)
+        training.go_on()
         return run
-    model = GPT(recipe.model, seed=recipe.run.seed)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.train.learning_rate, weight_decay=recipe.train.weight_decay
-    )
-    step, losses = _resume(run, model, optimizer)
-    with threads_for(windows.tokens_in_a_batch(recipe.train.batch_size) * 4 * recipe.model.n_embd):
-        while step < recipe.train.steps:
-            if should_stop():
-                _save(run, step, model, optimizer, losses)
-                raise Interrupted(
-                    f"stopped after {step} of {recipe.train.steps} steps, and saved: the same command goes on"
-                )
-            losses.append(_step(model, optimizer, windows, recipe, step))
-            on_step(step, losses[-1])
-            step += 1
-            if step % recipe.train.save_every == 0 or step == recipe.train.steps:
-                _save(run, step, model, optimizer, losses)
-    run.save_model(model)
-    return run
+
+
+def _resolved(recipe: Recipe, sha256: str) -> dict[str, Any]:
+    content = recipe.to_dict()
+    content["data"]["sha256"] = sha256
+    return content
 
 
 def _refuse_if_too_large(recipe: Recipe) -> None:
@@ -79,59 +102,215 @@ def _refuse_if_too_large(recipe: Recipe) -> None:
         )
 
 
-def _step(model: GPT, optimizer: torch.optim.Optimizer, windows: Windows, recipe: Recipe, step: int) -> float:
-    inputs, targets = map(torch.from_numpy, windows.batch(step, recipe.train.batch_size, recipe.run.seed))
-    logits = model(inputs)
-    if recipe.train.last_position_only:
-        logits, targets = logits[:, -1:], targets[:, -1:]
-    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    loss.backward()
-    for name, parameter in model.named_parameters():
-        if parameter.grad is None or not torch.isfinite(parameter.grad).all():
-            raise NumericalError(
-                f"the gradient of {name} is not finite at step {step} (loss {loss.item()}): the last checkpoint stays; "
-                "lower train.learning_rate and train into a new folder"
-            )
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.item()
+class _Training:
+    """One stretch of a run, from its newest checkpoint to its end or a stop."""
 
-
-def _save(run: Run, step: int, model: GPT, optimizer: torch.optim.Optimizer, losses: list[float]) -> None:
-    if step in run.steps:
-        return
-    weights = tensors_of(model)
-    if not all(np.isfinite(value).all() for value in weights.values()):
-        raise NumericalError(f"the weights are not finite after step {step}: the last checkpoint is kept")
-    run.save_metrics([{"step": i, "loss": loss} for i, loss in enumerate(losses)])
-    run.save_checkpoint(step, weights, _optimizer_state(model, optimizer))
-
-
-def _optimizer_state(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, np.ndarray]:
-    return {
-        f"optimizer.{name}.{key}": np.array(value.numpy())
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-
-
-def _resume(run: Run, model: GPT, optimizer: torch.optim.Optimizer) -> tuple[int, list[float]]:
-    """Put the newest checkpoint into model and optimizer; a run without one keeps step 0, the model as it was drawn."""
-    if not run.steps:
-        _save(run, 0, model, optimizer, [])
-    step = run.steps[-1]
-    weights, state = run.checkpoint(step, model.config)
-    load_into(model, weights)
-    for name, parameter in model.named_parameters():
-        prefix = f"optimizer.{name}."
-        kept = {
-            key.removeprefix(prefix): torch.from_numpy(value) for key, value in state.items() if key.startswith(prefix)
-        }
+    def __init__(self, run: Run, recipe: Recipe, among: Processes, watch: Watch, allow_changes: bool) -> None:
+        self.run, self.recipe, self.among, self.watch = run, recipe, among, watch
+        self.data = self._prepared()
+        self.config = dataclasses.replace(recipe.model, vocab_size=self.data.tokenizer.vocab_size)
+        self._begin()
+        step, kept = self._newest_sound()
+        choices = Choices(**kept.state["choices"]) if kept else self._choose()
         if kept:
-            optimizer.state[parameter] = kept
-    losses = [row["loss"] for row in run.metrics()[:step]]
-    if len(losses) < step:
-        raise DamagedFileError(
-            f"{run.path / 'metrics.jsonl'} tells of {len(losses)} steps, and {step} were made: restore it from a copy"
-        )
-    return step, losses
+            self._refuse_changes(kept.state["machine"], allow_changes)
+        self.model = GPT(self.config, seed=recipe.run.seed)
+        if kept:
+            load_into(self.model, kept.weights)
+        objective = NextToken(recipe.train.last_position_only)
+        self.trainer = Trainer(self.model, recipe.train, objective, choices, seed=recipe.run.seed, among=among)
+        if kept:
+            restore_optimizers(self.model, self.trainer.optimizers, kept.optimizer)
+        self.choices, self.step = choices, step
+        self.metrics: Metrics | None = None
+        if among.first:
+            self.metrics = run.open_metrics(kept.state["metrics_bytes"] if kept else 0)
+            run.remove_leftovers()
+        if kept is None:
+            self._save()
+
+    def close(self) -> None:
+        if self.metrics is not None:
+            self.metrics.close()
+
+    # ---- going on ------------------------------------------------------------------------------------------------
+
+    def go_on(self) -> None:
+        train, began = self.recipe.train, time.perf_counter()
+        evaluated = {row["step"] for row in self.run.evaluations()} if self.among.first else set()
+        with using(self.choices.threads):
+            while True:
+                if self._is_time_to_evaluate() and self.step not in evaluated:
+                    self._evaluate()
+                if self.step == train.steps:
+                    break
+                if self.among.total(self.watch.should_stop()):
+                    self._save()
+                    raise Interrupted(
+                        f"stopped after {self.step} of {train.steps} steps, and saved: the same command goes on"
+                    )
+                made = self.trainer.step(self.step, self.data.rows(self.step))
+                self._tell(made, time.perf_counter() - began)
+                began = time.perf_counter()
+                self.step += 1
+                if self.step % train.save_every == 0 or self._is_time_to_evaluate():
+                    self._save()
+        if self.among.first:
+            assert self.metrics is not None
+            self.metrics.force_to_disk()
+        self._finish()
+
+    def _is_time_to_evaluate(self) -> bool:
+        every = self.recipe.evaluate.every
+        return self.step == self.recipe.train.steps or (every is not None and self.step % every == 0)
+
+    def _tell(self, made: Step, seconds: float) -> None:
+        if self.metrics is not None:
+            row = {
+                "step": self.step,
+                "loss": made.loss,
+                "learning_rate": made.learning_rate,
+                "grad_norm": made.grad_norm,
+            }
+            self.metrics.add(row)
+            self.metrics.add_timing({"step": self.step, "seconds": round(seconds, 6)})
+            self.watch.on_step(self.step, made.loss)
+
+    def _choose(self) -> Choices:
+        rows = self.data.rows(0)
+        at_once = min(len(rows["inputs"]), self.recipe.train.micro_batch_size or len(rows["inputs"]))
+        threads = fitting(at_once * rows["inputs"].shape[1] * self.config.hidden_width)
+        return choose(self.config, self.recipe, rows, threads, self.among, self.watch.on_note)
+
+    # ---- evaluation ----------------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> None:
+        recipe, part = self.recipe, self.data.validation
+        if not isinstance(self.data, Corpus):
+            return  # nothing of a sequence is kept back
+        loss, n = None, 0
+        bits = None
+        if part is not None:
+            most = None if self.step == recipe.train.steps else recipe.evaluate.tokens
+            masked = recipe.data.mask_documents
+            loss, n = validation_loss(
+                self.trainer.spread, part, self.config.context_length, most, self.among, mask_documents=masked
+            )
+            bits = bits_per_byte(loss, part)
+        if not self.among.first or self.metrics is None:
+            return
+        self._compare_with_yardsticks()
+        evaluation = Evaluation(self.step, loss, bits, n, self._sample())
+        self.metrics.add(evaluation.row())
+        self.watch.on_evaluation(evaluation)
+
+    def _sample(self) -> str | None:
+        if not self.recipe.evaluate.sample_tokens:
+            return None
+        prompt = prompt_of(self.recipe, self.data.tokenizer, self.data.validation)
+        return sample(self.run.model(self.step), self.data.tokenizer, prompt, self.recipe)
+
+    def _compare_with_yardsticks(self) -> None:
+        """Once a run, and not while the first step is waited for."""
+        if isinstance(self.data, Corpus) and self.data.validation is not None and not self.run.yardsticks():
+            files = self.data.files
+            assert files.validation is not None
+            self.run.save_yardsticks(yardsticks(files.train, files.validation, files.tokenizer))
+
+    # ---- beginning and saving ------------------------------------------------------------------------------------
+
+    def _prepared(self) -> TrainingData:
+        folder = Path(self.recipe.data.tokens or self.run.path / TOKENS)
+        data = training_data(self.recipe, folder, self.watch.on_progress) if self.among.first else None
+        self.among.wait()
+        return data or training_data(self.recipe, folder)
+
+    def _begin(self) -> None:
+        if self.among.first:
+            recipe = _resolved(self.recipe, self.data.sha256)
+            if self.run.has_begun:
+                self.run.refuse_other_recipe(recipe)
+            else:
+                self.run.begin(self.config, self.data.tokenizer, recipe)
+        self.among.wait()
+        if not self.among.first:
+            self.run = Run(self.run.path)
+
+    def _newest_sound(self) -> tuple[int, Checkpoint | None]:
+        """The newest checkpoint that is as it was written; those after it are damaged, and made again."""
+        for step in reversed(self.run.steps):
+            try:
+                kept = self.run.checkpoint(step, self.config)
+            except DamagedFileError as error:
+                if step == self.run.steps[0]:
+                    raise
+                self.watch.on_note(f"{error}; going on from the checkpoint before it")
+                continue
+            if self.among.first:
+                self.run.drop_checkpoints([later for later in self.run.steps if later > step])
+            return step, kept
+        return 0, None
+
+    def _refuse_changes(self, before: dict[str, Any], allowed: bool) -> None:
+        now = _machine(self.among)
+        for key in now:
+            if before.get(key) != now[key]:
+                what = f"{self.run.path} was begun with {key} = {before.get(key)}, and now it is {now[key]}"
+                if not allowed:
+                    raise UsageError(
+                        f"{what}: the numbers would differ in their last bits; allow that (--allow-changes), or go on "
+                        "where it was begun"
+                    )
+                self.watch.on_note(f"{what}: the numbers differ in their last bits")
+
+    def _save(self) -> None:
+        """Write a checkpoint of this step, if there is none."""
+        if self.step in self.run.steps:
+            return
+        optimizer = optimizer_tensors(self.model, self.trainer.optimizers)  # all take part in what FSDP gathers
+        weights = self._weights()
+        if self.among.first:
+            assert self.metrics is not None
+            if not all(np.isfinite(value).all() for value in weights.values()):
+                raise NumericalError(f"the weights are not finite after step {self.step}: the last checkpoint is kept")
+            state = {
+                "metrics_bytes": self.metrics.force_to_disk(),
+                "choices": dataclasses.asdict(self.choices),
+                "machine": _machine(self.among),
+            }
+            self.run.save_checkpoint(self.step, Checkpoint(weights, optimizer, state))
+            self.run.drop_checkpoints(self._too_many())
+        self.among.wait()
+
+    def _weights(self) -> dict[str, np.ndarray]:
+        if not self.recipe.train.shard:
+            return tensors_of(self.model)
+        model = GPT(self.config)
+        model.load_state_dict({name: whole(value).cpu() for name, value in self.model.state_dict().items()})
+        return tensors_of(model)
+
+    def _too_many(self) -> list[int]:
+        keep = self.recipe.train.keep
+        if keep is None:
+            return []
+        losses = {row["step"]: row["validation_loss"] for row in self.run.evaluations() if row["validation_loss"]}
+        best = min(losses, key=losses.__getitem__, default=None)
+        return [step for step in self.run.steps[:-keep] if step != best]
+
+    def _finish(self) -> None:
+        if self.among.first:
+            model = GPT(self.config)
+            load_into(model, self.run.checkpoint(self.step, self.config).weights)
+            self.run.save_model(model)
+        self.among.wait()
+
+
+def _machine(among: Processes) -> dict[str, Any]:
+    """What decides the last bits of a sum."""
+    return {
+        "torch": torch.__version__,
+        "device": among.device.split(":")[0],
+        "processes": among.count,
+        "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }

@@ -10,11 +10,12 @@ import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from glassgpt.errors import UsageError
 from glassgpt.models.config import GPTConfig
 
+VOCAB_SIZE = 4096  # what words and bpe aim at if the recipe doesn't say
 LARGEST_RATE = 1e30  # beyond it float32 can't hold an update, and no training wants it
 
 
@@ -27,28 +28,132 @@ class RunSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    """`sequence`: the training text, one character a token. `symbols`: the vocabulary in order, one character a token;
-    without it digits, then letters. A vocab_size larger than the symbols that occur is fine."""
+    """What is trained on: either `sequence`, a text in the recipe itself, or `files`.
 
-    sequence: str
+    `sequence`: one character a token. `symbols`: its vocabulary in order, one character a token; without it digits,
+    then letters. A vocab_size larger than the symbols that occur is fine.
+
+    `files`: one or more of a file, a folder, a glob, `-` (standard input), `python-docs`, `toy-world`, `parentheses`,
+    `hub:owner/dataset`. `weights`: in what proportion their bytes are mixed, `total_bytes`: until there are so many;
+    left out, each is read once. `documents`: how a file becomes documents: "file" (it is one), "blank lines", "lines",
+    or else the text between them. `between`: what stands between two documents of characters, which have no end of
+    text. `field`: where a line of a .jsonl file or a row of a dataset has its text. `clean`: throw away copies, near
+    copies and what is no prose. `split`: by position (the last part validates) or by document (by a hash of each).
+    `validation`: the fraction that validates.
+
+    `vocabulary`: bytes, characters, words or bpe, learnt here, or the REF of a model whose words to take.
+    model.vocab_size is what words and bpe aim at; what is learnt decides. `mask_documents`: attention stays within a
+    document. `tokens`: the folder of the prepared tokens, which runs can share; left out, RUN/tokens.
+    """
+
+    sequence: str | None = None
     symbols: str | None = None
+    files: tuple[str, ...] | None = None
+    weights: tuple[float, ...] | None = None
+    total_bytes: int | None = None
+    documents: str = "file"
+    between: str = "\n\n"
+    field: str = "text"
+    clean: bool = False
+    split: Literal["position", "document"] = "position"
+    validation: float = 0.1
+    vocabulary: str = "bpe"
+    mask_documents: bool = False
+    tokens: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.sequence is None) == (self.files is None):
+            given = "both" if self.files else "neither"
+            raise UsageError(
+                f"a recipe trains on data.files or on data.sequence, and this has {given}: give one of them, as in "
+                "--set data.files=my-text.txt"
+            )
 
 
 @dataclass(frozen=True)
 class TrainSection:
     """How the one loop runs.
 
-    `batch_size` None takes every window at every step. `last_position_only`: the loss counts only the prediction after
-    a whole context, instead of one after every prefix. `save_every`: keep a checkpoint every so many steps (the first
-    and the last are always kept).
+    `batch_size`: the windows of a step, all processes and parts of it together, so that a recipe means the same on
+    every machine; None takes all windows of a sequence. `micro_batch_size`: at most so many at once in one process, to
+    save memory; the gradients of the parts are added up.
+
+    `optimizer`: adamw (arXiv 1711.05101), or muon for the matrices of the blocks (Jordan 2024, scaled to AdamW's size
+    of update as in arXiv 2502.16982) with adamw for the rest. `learning_rate` is reached after `warmup_steps` and
+    follows `schedule`: constant, linear or cosine to the share `final_learning_rate` of it, or wsd, which is constant
+    and falls linearly over the last fifth of the steps (arXiv 2404.06395). `weight_decay` is for matrices, with
+    `decay_vectors` for norms and biases too. `grad_clip`: the largest norm of the gradient, 0 for any. `dropout`: the
+    share of numbers set to 0 after the embedding, in attention, and after each half-block.
+
+    `precision`: auto, float32 or bfloat16 (autocast; weights stay float32). `compile`: auto, yes or no. auto measures
+    what pays on this machine, and the run stays with it. `shard`: spread weights over the processes (FSDP2).
+    `last_position_only`: the loss counts only the prediction after a whole context, instead of one after every prefix.
+
+    `save_every`: write a checkpoint every so many steps (the first and the last are always written). `keep`: of those,
+    keep only so many newest, and the one with the best validation loss; None keeps all.
     """
 
     steps: int
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
     batch_size: int | None = None
+    micro_batch_size: int | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "linear", "cosine", "wsd"] = "cosine"
+    warmup_steps: int = 0
+    final_learning_rate: float = 0.1
+    beta2: float = 0.99
+    weight_decay: float = 0.1
+    decay_vectors: bool = False
+    grad_clip: float = 1.0
+    dropout: float = 0.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    shard: bool = False
     last_position_only: bool = False
     save_every: int = 100
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        for key, lowest in (("steps", 0), ("warmup_steps", 0), ("save_every", 1), ("grad_clip", 0.0)):
+            if not getattr(self, key) >= lowest:
+                raise UsageError(f"train.{key} must be {lowest} or more, got {getattr(self, key)}")
+        for key in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, key) <= LARGEST_RATE:
+                raise UsageError(f"train.{key} must be between 0 and {LARGEST_RATE:g}, got {getattr(self, key)}")
+        for key in ("batch_size", "micro_batch_size", "keep"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                cure = ": leave it out for all" if key != "micro_batch_size" else ""
+                raise UsageError(f"train.{key} must be 1 or more, got {value}{cure}")
+        for key in ("beta2", "dropout"):
+            if not 0 <= getattr(self, key) < 1:
+                raise UsageError(f"train.{key} must be at least 0 and below 1, got {getattr(self, key)}")
+        if not 0 <= self.final_learning_rate <= 1:
+            raise UsageError(f"train.final_learning_rate is a share of 0 to 1, got {self.final_learning_rate}")
+
+
+@dataclass(frozen=True)
+class EvaluateSection:
+    """`every` so many steps (None: only at the end), on the first `tokens` of the validation part (None: all of it).
+
+    At the end it is always all. Each time the model goes on for `sample_tokens` from `prompt` (None: the beginning of
+    the validation part), always with the same random numbers, so that what changes is the model. `track`: where the
+    metrics go besides metrics.jsonl.
+    """
+
+    every: int | None = None
+    tokens: int | None = 100_000
+    prompt: str | None = None
+    sample_tokens: int = 100
+    track: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
+
+    def __post_init__(self) -> None:
+        for key in ("every", "tokens"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UsageError(f"evaluate.{key} must be 1 or more, got {value}: leave it out, or give more")
+        if self.sample_tokens < 0:
+            raise UsageError(f"evaluate.sample_tokens must be 0 or more, got {self.sample_tokens}")
 
 
 @dataclass(frozen=True)
@@ -56,30 +161,28 @@ class Recipe:
     data: DataSection
     model: GPTConfig
     train: TrainSection
+    evaluate: EvaluateSection = field(default_factory=EvaluateSection)
     run: RunSection = field(default_factory=RunSection)
 
     def __post_init__(self) -> None:
-        train = self.train
-        for key, lowest in (("steps", 0), ("save_every", 1)):
-            if not getattr(train, key) >= lowest:
-                raise UsageError(f"train.{key} must be {lowest} or more, got {getattr(train, key)}")
-        for key in ("learning_rate", "weight_decay"):
-            if not 0 <= getattr(train, key) <= LARGEST_RATE:
-                raise UsageError(f"train.{key} must be between 0 and {LARGEST_RATE:g}, got {getattr(train, key)}")
-        if train.batch_size is not None and train.batch_size < 1:
-            raise UsageError(
-                f"train.batch_size must be 1 or more, got {train.batch_size}: leave it out for all windows"
-            )
         if not 0 <= self.run.seed < 2**64:
             raise UsageError(f"run.seed must be at least 0 and below 2**64, got {self.run.seed}")
+        if self.data.files is not None and self.train.batch_size is None:
+            raise UsageError(
+                "a recipe with data.files needs train.batch_size: how many windows of the text make a step"
+            )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The resolved recipe as nested dicts, without the keys that are left open or follow from the others."""
         sections = dataclasses.asdict(self) | {"model": self.model.choices()}
         return {
-            section: {key: value for key, value in values.items() if value is not None}
+            section: {key: _plain_value(value) for key, value in values.items() if value is not None}
             for section, values in sections.items()
         }
+
+
+def _plain_value(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -128,6 +231,8 @@ def recipe_from_dict(content: dict[str, Any], overrides: Iterable[str] = ()) -> 
     for override in overrides:
         section, key, value = _split(override)
         values[section][key] = _parsed(value, _type_of(section, key), f"{section}.{key}")
+    if "files" in values["data"]:
+        values["model"].setdefault("vocab_size", VOCAB_SIZE)
     return Recipe(**{section: _build(cls, values[section], section) for section, cls in sections.items()})
 
 
@@ -162,9 +267,9 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     return f"{name!r}: did you mean {close[0]!r}?" if close else f"{name!r}: it has {', '.join(known)}"
 
 
-def _plain(kind: Any) -> tuple[type, bool]:
+def _plain(kind: Any) -> tuple[Any, bool]:
     """The type itself and whether it may be left open: `int | None` gives (int, True); a Literal of names is a str."""
-    if typing.get_origin(kind) is typing.Literal:
+    if typing.get_origin(kind) is Literal:
         return str, False
     if isinstance(kind, types.UnionType):
         return next(part for part in typing.get_args(kind) if part is not type(None)), True
@@ -172,23 +277,46 @@ def _plain(kind: Any) -> tuple[type, bool]:
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:
+    """A value out of a TOML file as its key's type, which it must have; a list may be given as its one entry."""
     plain, _ = _plain(kind)
+    if typing.get_origin(plain) is tuple:
+        entry = typing.get_args(plain)[0]
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            raise UsageError(f"{name} must have at least one entry, got []")
+        return tuple(_checked(one, entry, name) for one in values)
     if plain is float and type(value) is int:
         return float(value)
     if type(value) is not plain:
         raise UsageError(f"{name} must be of type {plain.__name__}, got {value!r}")
-    return value
+    return _one_of(value, kind, name)
 
 
 def _parsed(text: str, kind: Any, name: str) -> Any:
+    """A value of the command line: a list is written as in TOML, or as its one entry."""
     plain, optional = _plain(kind)
     if optional and text == "":
         return None
+    if typing.get_origin(plain) is tuple:
+        if not text.startswith("["):
+            return (_parsed(text, typing.get_args(plain)[0], name),)
+        try:
+            return _checked(tomllib.loads(f"list = {text}")["list"], kind, name)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f'{name} must be a list as in TOML, such as ["a", "b"], got {text!r}: {error}') from None
     if plain is bool:
         if text.lower() not in ("true", "false"):
             raise UsageError(f"{name} must be true or false, got {text!r}")
         return text.lower() == "true"
     try:
-        return plain(text)
-    except ValueError:
+        return _one_of(plain(text), kind, name)
+    except ValueError as error:
+        if isinstance(error, UsageError):
+            raise
         raise UsageError(f"{name} must be of type {plain.__name__}, got {text!r}") from None
+
+
+def _one_of(value: Any, kind: Any, name: str) -> Any:
+    if typing.get_origin(kind) is Literal and value not in typing.get_args(kind):
+        raise UsageError(f"{name} must be one of {', '.join(typing.get_args(kind))}; got {value!r}")
+    return value

@@ -5,7 +5,10 @@
     tokenizer.json          its words, in the format of the tokenizers library
     generation_config.json  how it is sampled if nobody says otherwise
     run.toml                the resolved recipe and a hash of the data
-    metrics.jsonl           a line a step, listed in the manifest once training is done
+    metrics.jsonl           a line for each step and each evaluation, listed in the manifest once training is done
+    timing.jsonl            how long it took: the only file that two equal runs don't share, and in no manifest
+    yardsticks.json         what the validation part's bits per byte are judged by
+    tokens/                 the prepared text, with a manifest of its own (`text.token_files`)
     checkpoints/            step-NNNNNN.safetensors: weights and optimizer state at every kept step
     manifest.json           a SHA-256 of each of these but the metrics, and of itself: what is not listed is not there
 
@@ -16,7 +19,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,7 @@ from glassgpt.files import write_atomically
 from glassgpt.interface import Tokenizer
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
+from glassgpt.text.bpe import END_OF_TEXT, BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
 from glassgpt.weights.bundle import Bundle
@@ -39,7 +46,52 @@ from glassgpt.weights.tensors import check_tensors, read_parameters, read_tensor
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
+YARDSTICKS = "yardsticks.json"
+LOCK = ".lock"
 SETTINGS = ("config.json", "tokenizer.json", "generation_config.json", "run.toml")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that is needed to go on from a step. `state`: what is no tensor, as JSON."""
+
+    weights: dict[str, np.ndarray]
+    optimizer: dict[str, np.ndarray]
+    state: dict[str, Any]
+
+
+class Metrics:
+    """metrics.jsonl and timing.jsonl, growing line by line."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        path = folder / METRICS
+        if (path.stat().st_size if path.exists() else 0) < length:
+            found = len(path.read_bytes().splitlines()) if path.exists() else 0
+            raise DamagedFileError(
+                f"{path} has only {found} lines, fewer than when the last checkpoint was written: restore it from a "
+                "copy"
+            )
+        self._file = path.open("ab")
+        self._file.truncate(length)
+        self._timing = (folder / TIMING).open("ab")
+
+    def add(self, row: dict[str, Any]) -> None:
+        self._file.write((json.dumps(row, allow_nan=False) + "\n").encode())
+
+    def add_timing(self, row: dict[str, Any]) -> None:
+        self._timing.write((json.dumps(row, allow_nan=False) + "\n").encode())
+
+    def force_to_disk(self) -> int:
+        """Write all that was added, and return how long metrics.jsonl is now."""
+        self._timing.flush()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        self._file.close()
+        self._timing.close()
 
 
 class Run:
@@ -58,33 +110,40 @@ class Run:
         self._hashes = _parse_manifest(self.path / MANIFEST)
 
     @classmethod
-    def create(cls, path: Path | str, config: GPTConfig, tokenizer: CharacterTokenizer, recipe: dict[str, Any]) -> Run:
-        """A new run folder, or the same one if it is there already and was begun by the same recipe.
-
-        Raises UsageError, and touches nothing, if the folder holds anything else.
-        """
+    def at(cls, path: Path | str) -> Run:
+        """The run folder there, or a new one that has not begun. Raises UsageError, and touches nothing, if the folder
+        holds anything else."""
         path = Path(path)
-        if is_run(path):
-            run = cls(path)
-            if run._hashes:  # else it was stopped before it had begun
-                run.check_settings()
-                _refuse_other_recipe(run, recipe)
-                return run
-        elif (file := next((part for part in path.parents if part.exists() and not part.is_dir()), None)) is not None:
-            raise UsageError(f"{path} cannot be made: {file} is a file, not a folder")
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"{path} exists and is not a run folder: choose another --out, or empty it yourself")
-        (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        write_atomically(path / MANIFEST, _json(_manifest({})))
-        run = cls(path)
+        if not is_run(path):
+            if (file := next((part for part in path.parents if part.exists() and not part.is_dir()), None)) is not None:
+                raise UsageError(f"{path} cannot be made: {file} is a file, not a folder")
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UsageError(f"{path} exists and is not a run folder: choose another --out, or empty it yourself")
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            write_atomically(path / MANIFEST, _json(_manifest({})))
+        return cls(path)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its settings are written; if not, it was stopped before."""
+        return bool(self._hashes)
+
+    def begin(self, config: GPTConfig, tokenizer: CharacterTokenizer | BPETokenizer, recipe: dict[str, Any]) -> None:
+        """Write the settings."""
+        generation = {"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}
+        end = tokenizer.special.get(END_OF_TEXT)
         settings = (
             _json(config_to_hf(config)),
             _json(tokenizer_to_json(tokenizer)),
-            _json({"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}),
+            _json(generation if end is None else generation | {"eos_token_id": end}),
             tomli_w.dumps(recipe).encode(),
         )
-        run._write(dict(zip(SETTINGS, settings, strict=True)))
-        return run
+        self._write(dict(zip(SETTINGS, settings, strict=True)))
+
+    def refuse_other_recipe(self, recipe: dict[str, Any]) -> None:
+        """Raise UsageError unless the run was begun with this recipe, naming the key that differs."""
+        self.check_settings()
+        _refuse_other_recipe(self, recipe)
 
     # ---- reading ---------------------------------------------------------------------------------------------
 
@@ -132,26 +191,36 @@ class Run:
             stored = {name: StoredTensor.of(value) for name, value in tensors.items()}
             parameters = our_parameters(stored, config, model_type_of(config), path)
         else:
-            weights, _ = self.checkpoint(self._kept(step), config)
+            weights = self.checkpoint(self._kept(step), config).weights
             parameters = {name: StoredTensor.of(value) for name, value in weights.items()}
         at = "" if step is None else f"@{step}"
         return Bundle("run folder", f"{self.path}{at}", config, parameters, lambda: self.tokenizer)
 
-    def checkpoint(self, step: int, config: GPTConfig) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Weights and optimizer state after `step` updates."""
+    def checkpoint(self, step: int, config: GPTConfig) -> Checkpoint:
+        """What is kept after `step` updates."""
         name = checkpoint_name(step)
-        tensors = read_tensors(self._read(name), self.path / name)
+        path = self.path / name
+        content = self._read(name)
+        tensors = read_tensors(content, path)
         weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-        check_tensors(weights, config, self.path / name)
-        return weights, {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
+        check_tensors(weights, config, path)
+        optimizer = {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
+        return Checkpoint(weights, optimizer, _parse_json(metadata_of(content)["state"].encode(), path))
 
     def metrics(self) -> list[dict[str, Any]]:
         """What metrics.jsonl says of each step; of a finished run it is checked like any other file."""
+        return [row for row in self._metrics() if "loss" in row]
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl says of each evaluation."""
+        return [row for row in self._metrics() if "validation_loss" in row]
+
+    def _metrics(self) -> list[dict[str, Any]]:
         path = self.path / METRICS
         try:
             content = self._read(METRICS) if METRICS in self._hashes else path.read_bytes()
             rows = [json.loads(line) for line in content.decode().splitlines()]
-            if [row["step"] for row in rows] != list(range(len(rows))) or not all("loss" in row for row in rows):
+            if [row["step"] for row in rows if "loss" in row] != list(range(sum("loss" in row for row in rows))):
                 raise ValueError("its lines are not one step after another")
             return rows
         except FileNotFoundError:
@@ -159,11 +228,27 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise DamagedFileError(f"{path} is damaged ({error}): restore it from a copy") from None
 
+    def yardsticks(self) -> dict[str, float]:
+        """Bits per byte of the validation part by counting and by compressors; empty if there is none."""
+        return self._json(YARDSTICKS) if YARDSTICKS in self._hashes else {}
+
     # ---- writing ---------------------------------------------------------------------------------------------
 
-    def save_checkpoint(self, step: int, weights: dict[str, np.ndarray], optimizer: dict[str, np.ndarray]) -> None:
-        tensors = {f"model.{name}": value for name, value in weights.items()} | optimizer
-        self._write({checkpoint_name(step): save(tensors, metadata={"format": "np"})})
+    def save_checkpoint(self, step: int, kept: Checkpoint) -> None:
+        """Write what is needed to go on from `step`, first of all the metrics so far."""
+        tensors = {f"model.{name}": value for name, value in kept.weights.items()} | kept.optimizer
+        content = save(tensors, metadata={"format": "np", "state": json.dumps(kept.state)})
+        self._write({checkpoint_name(step): content})
+
+    def drop_checkpoints(self, steps: Iterable[int]) -> None:
+        """Take checkpoints away: from the manifest first, so that what it lists is always there."""
+        names = [checkpoint_name(step) for step in steps]
+        if not names:
+            return
+        self._hashes = {name: digest for name, digest in self._hashes.items() if name not in names}
+        self._write({})
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def save_model(self, model: GPT) -> None:
         """Write the finished model, and list the metrics, which change no more: from now on the run is complete."""
@@ -171,8 +256,23 @@ class Run:
         model_file = save(tensors, metadata={"format": "pt"})
         self._write({METRICS: (self.path / METRICS).read_bytes(), "model.safetensors": model_file})
 
-    def save_metrics(self, rows: list[dict[str, Any]]) -> None:
-        write_atomically(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    def save_yardsticks(self, bits_per_byte: dict[str, float]) -> None:
+        self._write({YARDSTICKS: _json(bits_per_byte)})
+
+    def open_metrics(self, length: int) -> Metrics:
+        """The metrics, cut to the first `length` bytes: what came after is of steps that will be made again.
+
+        Raises DamagedFileError if there are fewer."""
+        return Metrics(self.path, length)
+
+    def remove_leftovers(self) -> None:
+        """What a crash has left half-way: files that the manifest doesn't list."""
+        for path in (self.path / "checkpoints").iterdir():
+            if f"checkpoints/{path.name}" not in self._hashes:
+                path.unlink()
+        for path in self.path.glob(".*.*"):
+            if path.is_file() and path.name != LOCK:
+                path.unlink()
 
     def _write(self, files: dict[str, bytes]) -> None:
         for name, content in files.items():
@@ -230,6 +330,11 @@ def _refuse_other_recipe(run: Run, recipe: dict[str, Any]) -> None:
                     f"{run.path} was begun with {section}.{key} = {old.get(key)!r}, and now has {new.get(key)!r}: "
                     "give the recipe it was begun with to go on, or another --out to start afresh"
                 )
+
+
+def metadata_of(content: bytes) -> dict[str, str]:
+    """The __metadata__ of a safetensors file that has been read."""
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
 
 
 def _manifest(hashes: dict[str, str]) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""What a model in training is measured by: the validation part, yardsticks for it, and what the model writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from glassgpt.decoding.generate import generate
+from glassgpt.evaluation.yardsticks import byte_yardsticks, token_yardsticks
+from glassgpt.interface import Tokenizer
+from glassgpt.models.gpt_torch import GPT
+from glassgpt.numerics import LN2
+from glassgpt.text.token_files import TokenPart
+from glassgpt.training.processes import Processes
+from glassgpt.training.recipe import Recipe
+
+TOKENS_AT_ONCE = 1 << 14
+MOST_TRAINING_BYTES = (
+    20_000_000  # that the yardsticks read, the last ones; of the validation part the first tenth of it
+)
+SAMPLE_TEMPERATURE = 0.8
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`validation_loss`: nats a token; None, as bits_per_byte, where no text was kept back. `tokens`: how many it is
+    of. `sample`: what the model went on with after the prompt."""
+
+    step: int
+    validation_loss: float | None
+    bits_per_byte: float | None
+    tokens: int
+    sample: str | None
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "validation_loss": self.validation_loss,
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.tokens,
+            "sample": self.sample,
+        }
+
+
+@torch.no_grad()
+def validation_loss(
+    model: nn.Module,
+    part: TokenPart,
+    context_length: int,
+    most_tokens: int | None = None,
+    among: Processes | None = None,
+    *,
+    mask_documents: bool = False,
+) -> tuple[float, int]:
+    """Nats a token over the part's windows laid end to end (each target once, given what its window has before it),
+    and how many tokens that is: all, or about `most_tokens` from its beginning. Processes share the windows."""
+    among = among or Processes(device=str(next(model.parameters()).device))
+    n_windows = max(1, TOKENS_AT_ONCE // context_length)
+    surprise, n = 0.0, 0
+    for batch in part.windows(context_length, n_windows):
+        mine = among.share(len(batch.inputs))
+        rows = slice(mine.start, mine.stop) if len(mine) else slice(0, 1)  # all take part in what FSDP gathers
+        inputs, targets = (torch.from_numpy(x[rows]).to(among.device) for x in (batch.inputs, batch.targets))
+        options = {"documents": torch.from_numpy(batch.documents[rows]).to(among.device)} if mask_documents else {}
+        loss = F.cross_entropy(model(inputs, **options).flatten(0, 1).float(), targets.flatten(), reduction="sum")
+        surprise += float(loss) if len(mine) else 0.0
+        n += batch.targets.size
+        if most_tokens is not None and n >= most_tokens:
+            break
+    return among.total(surprise) / n, n
+
+
+def bits_per_byte(nats_per_token: float, part: TokenPart) -> float:
+    """Comparable between vocabularies; an end of text costs bits and adds no byte."""
+    return nats_per_token / LN2 / part.bytes_per_token
+
+
+def sample(model: GPT, tokenizer: Tokenizer, prompt: list[int], recipe: Recipe) -> str:
+    """What the model writes after the prompt, always with the same random numbers."""
+    tokens = generate(
+        model, prompt, recipe.evaluate.sample_tokens, temperature=SAMPLE_TEMPERATURE, seed=recipe.run.seed
+    )
+    return tokenizer.decode(tokens)
+
+
+def prompt_of(recipe: Recipe, tokenizer: Tokenizer, validation: TokenPart | None) -> list[int]:
+    """The tokens of `evaluate.prompt`, or the first of the validation part (of a sequence: the sequence's)."""
+    if recipe.evaluate.prompt is not None:
+        return tokenizer.encode(recipe.evaluate.prompt)
+    if validation is not None:
+        return validation.tokens[: min(16, recipe.model.context_length)].astype(np.int64).tolist()
+    return tokenizer.encode((recipe.data.sequence or "")[: recipe.model.context_length])
+
+
+def yardsticks(training: TokenPart, validation: TokenPart, tokenizer: Tokenizer) -> dict[str, float]:
+    """Bits per byte of the validation part by counting and by compressors that have seen the training part too.
+
+    Of a long text the last 20 MB of the training part and the first 2 MB of the validation part are taken.
+    """
+    seen = training.tokens[-int(MOST_TRAINING_BYTES / training.bytes_per_token) :]
+    held_out = validation.tokens[: int(MOST_TRAINING_BYTES / 10 / validation.bytes_per_token)]
+    found = byte_yardsticks(_Bytes(seen, tokenizer), _Bytes(held_out, tokenizer))
+    return found | token_yardsticks(seen.astype(np.int64), held_out.astype(np.int64), tokenizer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bytes:
+    """The text of tokens as blocks of bytes, anew at each iteration."""
+
+    tokens: np.ndarray
+    tokenizer: Tokenizer
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = [self.tokenizer.token_bytes(i) for i in range(self.tokenizer.vocab_size)]
+        for start in range(0, len(self.tokens), 1 << 16):
+            block = b"".join(pieces[i] for i in self.tokens[start : start + (1 << 16)])
+            if block:
+                yield block

@@ -1,0 +1,118 @@
+"""What turns gradients into updates: each step's learning rate, AdamW and Muon, and their state as named arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from glassgpt.training.recipe import TrainSection
+
+DECAY_OF_WSD = 0.2  # the share of the steps over which warm-up-stable-decay falls
+
+
+def learning_rate_at(train: TrainSection, step: int) -> float:
+    """The learning rate of step 0, 1, ...: it rises for `warmup_steps`, then follows the schedule down.
+
+    >>> [round(learning_rate_at(TrainSection(steps=4, learning_rate=1.0, schedule="linear"), i), 3) for i in range(4)]
+    [1.0, 0.775, 0.55, 0.325]
+    """
+    if step < train.warmup_steps:
+        return train.learning_rate * (step + 1) / train.warmup_steps
+    share = (step - train.warmup_steps) / max(1, train.steps - train.warmup_steps)  # of the way, from 0 to below 1
+    if train.schedule == "constant":
+        height = 1.0
+    elif train.schedule == "cosine":
+        height = 0.5 + 0.5 * math.cos(math.pi * share)
+    elif train.schedule == "linear":
+        height = 1 - share
+    else:
+        height = min(1.0, (1 - share) / DECAY_OF_WSD)
+    return train.learning_rate * (train.final_learning_rate + (1 - train.final_learning_rate) * height)
+
+
+def optimizers_for(model: nn.Module, train: TrainSection) -> list[torch.optim.Optimizer]:
+    """AdamW for every parameter; with muon, Muon for the matrices of the blocks and AdamW for the rest.
+
+    Muon makes each update of a matrix orthogonal, by five Newton-Schulz steps, and scales it to the size that AdamW's
+    would have, so both go by one learning rate.
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    in_blocks = [p for name, p in trained if p.dim() == 2 and ("h." in name) and train.optimizer == "muon"]
+    others = [p for _, p in trained if not any(p is q for q in in_blocks)]
+    matrices = [p for p in others if p.dim() > 1 or train.decay_vectors]
+    vectors = [p for p in others if not (p.dim() > 1 or train.decay_vectors)]
+    groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=train.learning_rate,
+            betas=(0.9, train.beta2),
+            fused=True,
+        )
+    ]
+    if in_blocks:
+        decay = train.weight_decay
+        made.append(
+            torch.optim.Muon(in_blocks, lr=train.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return made
+
+
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, np.ndarray]:
+    """What the optimizers remember, as "optimizer.PARAMETER.KEY"; what is spread over processes comes whole."""
+    return {
+        f"optimizer.{name}.{key}": np.array(whole(value).detach().cpu().numpy())
+        for name, state in _states(model, optimizers)
+        for key, value in state.items()
+    }
+
+
+def restore_optimizers(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    parameters = dict(model.named_parameters())
+    for optimizer in optimizers:
+        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, parameter in parameters.items():
+            if id(parameter) not in mine:
+                continue
+            prefix = f"optimizer.{name}."
+            kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+            if kept:
+                optimizer.state[parameter] = {
+                    key: _like(parameter, torch.from_numpy(np.array(value))) for key, value in kept.items()
+                }
+
+
+def _states(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    for name, parameter in model.named_parameters():
+        for optimizer in optimizers:
+            if parameter in optimizer.state:
+                yield name, optimizer.state[parameter]
+
+
+def whole(value: Tensor) -> Tensor:
+    """All of a tensor, of which a process may hold only a part (FSDP's DTensor)."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _like(parameter: Tensor, value: Tensor) -> Tensor:
+    """A state tensor where its parameter lies, spread over processes as it is; a step count stays a number."""
+    if value.dim() == 0:
+        return value.to(parameter.device)
+    if hasattr(parameter, "placements"):
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+    return value.to(parameter.device)
