@@ -237,7 +237,7 @@ def test_a_learning_rate_that_blows_up_is_an_error_and_the_last_checkpoint_is_ke
     assert not run.is_finished
     for step in run.steps:
         assert np.isfinite(run.model(step).context_table()).all() or step > 0
-        assert all(np.isfinite(value).all() for value in run.checkpoint(step, run.config)[0].values())
+        assert all(np.isfinite(value).all() for value in run.checkpoint(step, run.config).weights.values())
     assert 0 in run.steps
 
 

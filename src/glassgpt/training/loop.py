@@ -121,13 +121,8 @@ class _Training:
         self.trainer = Trainer(self.model, recipe.train, objective, choices, seed=recipe.run.seed, among=among)
         if kept:
             restore_optimizers(self.model, self.trainer.optimizers, kept.optimizer)
-        self.choices, self.step = choices, step
+        self.choices, self.step, self.kept = choices, step, kept
         self.metrics: Metrics | None = None
-        if among.first:
-            self.metrics = run.open_metrics(kept.state["metrics_bytes"] if kept else 0)
-            run.remove_leftovers()
-        if kept is None:
-            self._save()
 
     def close(self) -> None:
         if self.metrics is not None:
@@ -136,6 +131,12 @@ class _Training:
     # ---- going on ------------------------------------------------------------------------------------------------
 
     def go_on(self) -> None:
+        if self.among.first:
+            self.metrics = self.run.open_metrics(self.kept.state["metrics_bytes"] if self.kept else 0)
+            self.run.remove_leftovers()
+        if self.kept is None:
+            self._save()
+        self.kept = None  # what it held is in the model now
         train, began = self.recipe.train, time.perf_counter()
         evaluated = {row["step"] for row in self.run.evaluations()} if self.among.first else set()
         with using(self.choices.threads):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -55,11 +55,45 @@ def optimizers_for(model: nn.Module, train: TrainSection) -> list[torch.optim.Op
         )
     ]
     if in_blocks:
-        decay = train.weight_decay
-        made.append(
-            torch.optim.Muon(in_blocks, lr=train.learning_rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        )
+        made.append(Muon(in_blocks, train.learning_rate, train.weight_decay))
     return made
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal, so that it moves a matrix equally far in all directions.
+
+    Jordan 2024; as in arXiv 2502.16982 an update is scaled by 0.2 sqrt(the longer side), the size of AdamW's. The same
+    update as `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, which computes it in bfloat16: 60 times slower on a
+    processor without instructions for that, so here it is bfloat16 on a GPU alone.
+    """
+
+    MOMENTUM = 0.95
+    COEFFICIENTS = (3.4445, -4.775, 2.0315)  # of a quintic that takes singular values into the neighbourhood of 1
+
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+                momentum.lerp_(parameter.grad, 1 - self.MOMENTUM)
+                update = orthogonal(parameter.grad.lerp(momentum, self.MOMENTUM))  # Nesterov's
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape)))
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Nearly the nearest matrix with orthonormal rows or columns, by Newton-Schulz steps: singular values near 1."""
+    a, b, c = Muon.COEFFICIENTS
+    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    x = x.T if x.shape[0] > x.shape[1] else x
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:

@@ -237,7 +237,7 @@ class Run:
     def save_checkpoint(self, step: int, kept: Checkpoint) -> None:
         """Write what is needed to go on from `step`, first of all the metrics so far."""
         tensors = {f"model.{name}": value for name, value in kept.weights.items()} | kept.optimizer
-        content = save(tensors, metadata={"format": "np", "state": json.dumps(kept.state)})
+        content = save(tensors, metadata={"state": json.dumps(kept.state)})
         self._write({checkpoint_name(step): content})
 
     def drop_checkpoints(self, steps: Iterable[int]) -> None:
