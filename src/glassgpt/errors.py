@@ -6,7 +6,12 @@ The library raises; only the command line turns an error into a line and an exit
 
 
 class GlassGPTError(Exception):
-    """Anything GlassGPT refuses or fails to do, in one or two sentences meant for a person."""
+    """Anything GlassGPT refuses or fails to do, in one or two sentences meant for a person.
+
+    `is_told`: whether another process of the same training has told the person already.
+    """
+
+    is_told = False
 
 
 class UsageError(GlassGPTError, ValueError):

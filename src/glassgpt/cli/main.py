@@ -75,9 +75,9 @@ def _guarded(args: argparse.Namespace) -> int:
     except Stopped as stop:
         return _fail(args, str(stop), stop.code)
     except UsageError as error:
-        return _fail(args, str(error), 2)
+        return _fail(args, "" if error.is_told else str(error), 2)
     except GlassGPTError as error:
-        return _fail(args, str(error), 1)
+        return _fail(args, "" if error.is_told else str(error), 1)
     except KeyboardInterrupt:
         return _fail(args, "stopped by Ctrl-C", 130)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
@@ -95,5 +95,6 @@ def _guarded(args: argparse.Namespace) -> int:
 
 
 def _fail(args: argparse.Namespace, message: str, code: int) -> int:
-    print(f"glassgpt {args.command}: {message}", file=sys.stderr)
+    if message:
+        print(f"glassgpt {args.command}: {message}", file=sys.stderr)
     return code

@@ -38,14 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from glassgpt.training.processes import is_first
     from glassgpt.training.recipe import read_recipe
 
     if not (args.recipe and args.out):
         raise UsageError("RECIPE and --out must not be empty")
     recipe = read_recipe(args.recipe, args.set)
+    quiet = args.json or not is_first()
     trained = train_showing_progress(
-        recipe, args.out, quiet=args.json, device=args.device, allow_changes=args.allow_changes
+        recipe, args.out, quiet=quiet, device=args.device, allow_changes=args.allow_changes
     )
+    if not is_first():
+        return 0
     if args.json:
         print_json(_report(trained, recipe))
     else:
@@ -94,7 +98,7 @@ def train_showing_progress(
         try:
             return train(recipe, out, watch=watch, device=device, allow_changes=allow_changes)
         except Interrupted as error:
-            raise Stopped(str(error), 128 + caught[0]) from None
+            raise Stopped("" if error.is_told else str(error), 128 + (caught or [signal.SIGTERM])[0]) from None
 
 
 @contextmanager

@@ -16,15 +16,16 @@ import torch
 
 from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, TooLargeError, UsageError
 from glassgpt.files import only_one
+from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.threads import fitting, using
 from glassgpt.text.prepare import Progress
 from glassgpt.training.choices import Choices, choose
 from glassgpt.training.data import Corpus, TrainingData, refuse_what_cannot_be, training_data
-from glassgpt.training.evaluate import Evaluation, bits_per_byte, prompt_of, sample, validation_loss, yardsticks
+from glassgpt.training.evaluate import Evaluation, best_step, bits_per_byte, sample, validation_loss, yardsticks
 from glassgpt.training.objective import NextToken
-from glassgpt.training.optim import optimizer_tensors, restore_optimizers, whole
-from glassgpt.training.processes import Processes, processes
+from glassgpt.training.optim import optimizer_tensors, restore_optimizers
+from glassgpt.training.processes import Processes, gathered, processes
 from glassgpt.training.recipe import Recipe
 from glassgpt.training.trainer import Step, Trainer
 from glassgpt.weights.run import LOCK, Checkpoint, Metrics, Run
@@ -40,9 +41,11 @@ class Interrupted(GlassGPTError):
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-    """Who hears of a training as it goes on: `on_step(step, loss)` after each step, `on_evaluation`, `on_note` of what
+    """Who hears of a training as it goes on: `on_start(config, data, step)` when all is ready to go on from `step`,
+    `on_step(step, loss)` after each step, `on_evaluation`, `on_note` of what
     a person should know, `on_progress` of text being prepared. `should_stop()` is asked before each step."""
 
+    on_start: Callable[[GPTConfig, TrainingData, int], None] = lambda config, data, step: None
     on_step: Callable[[int, float], None] = lambda step, loss: None
     on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None
     on_note: Callable[[str], None] = lambda note: None
@@ -68,8 +71,9 @@ def train(
     bits, such as the number of processes, is another than the run was begun with.
     """
     watch = watch or Watch()
-    _refuse_if_too_large(recipe)
     with processes(device) as among, ExitStack() as stack:
+        watch = watch if among.first else Watch(should_stop=watch.should_stop)  # one speaks
+        _refuse_if_too_large(recipe)
         refuse_what_cannot_be(recipe)
         run = Run.at(out) if among.first else None
         among.wait()
@@ -83,7 +87,7 @@ def train(
         training = _Training(run, recipe, among, watch, allow_changes)
         stack.callback(training.close)
         training.go_on()
-        return run
+        return training.run
 
 
 def _resolved(recipe: Recipe, sha256: str) -> dict[str, Any]:
@@ -111,6 +115,8 @@ class _Training:
         self.config = dataclasses.replace(recipe.model, vocab_size=self.data.tokenizer.vocab_size)
         self._begin()
         step, kept = self._newest_sound()
+        if among.first:
+            watch.on_start(self.config, self.data, step)
         choices = Choices(**kept.state["choices"]) if kept else self._choose()
         if kept:
             self._refuse_changes(kept.state["machine"], allow_changes)
@@ -122,6 +128,7 @@ class _Training:
         if kept:
             restore_optimizers(self.model, self.trainer.optimizers, kept.optimizer)
         self.choices, self.step, self.kept = choices, step, kept
+        self.saved = step if kept else None  # the step of the last checkpoint, which every process knows
         self.metrics: Metrics | None = None
 
     def close(self) -> None:
@@ -134,11 +141,11 @@ class _Training:
         if self.among.first:
             self.metrics = self.run.open_metrics(self.kept.state["metrics_bytes"] if self.kept else 0)
             self.run.remove_leftovers()
-        if self.kept is None:
-            self._save()
+        self.among.wait()  # until what is measured again is cut from the metrics
+        evaluated = {row["step"] for row in self.run.evaluations()}
+        self._save()
         self.kept = None  # what it held is in the model now
         train, began = self.recipe.train, time.perf_counter()
-        evaluated = {row["step"] for row in self.run.evaluations()} if self.among.first else set()
         with using(self.choices.threads):
             while True:
                 if self._is_time_to_evaluate() and self.step not in evaluated:
@@ -208,8 +215,7 @@ class _Training:
     def _sample(self) -> str | None:
         if not self.recipe.evaluate.sample_tokens:
             return None
-        prompt = prompt_of(self.recipe, self.data.tokenizer, self.data.validation)
-        return sample(self.run.model(self.step), self.data.tokenizer, prompt, self.recipe)
+        return sample(self.run.model(self.step), self.data.tokenizer, self.data.prompt, self.recipe)
 
     def _compare_with_yardsticks(self) -> None:
         """Once a run, and not while the first step is waited for."""
@@ -222,7 +228,10 @@ class _Training:
 
     def _prepared(self) -> TrainingData:
         folder = Path(self.recipe.data.tokens or self.run.path / TOKENS)
-        data = training_data(self.recipe, folder, self.watch.on_progress) if self.among.first else None
+        data = None
+        if self.among.first:
+            replace = self.recipe.data.tokens is None and not self.run.has_begun
+            data = training_data(self.recipe, folder, self.watch.on_progress, replace=replace)
         self.among.wait()
         return data or training_data(self.recipe, folder)
 
@@ -266,10 +275,10 @@ class _Training:
 
     def _save(self) -> None:
         """Write a checkpoint of this step, if there is none."""
-        if self.step in self.run.steps:
+        if self.step == self.saved:
             return
-        optimizer = optimizer_tensors(self.model, self.trainer.optimizers)  # all take part in what FSDP gathers
-        weights = self._weights()
+        optimizer = optimizer_tensors(self.model, self.trainer.optimizers, keep=self.among.first)
+        weights = self._weights()  # in these two all take part, for FSDP to gather what is spread
         if self.among.first:
             assert self.metrics is not None
             if not all(np.isfinite(value).all() for value in weights.values()):
@@ -281,21 +290,22 @@ class _Training:
             }
             self.run.save_checkpoint(self.step, Checkpoint(weights, optimizer, state))
             self.run.drop_checkpoints(self._too_many())
+        self.saved = self.step
         self.among.wait()
 
     def _weights(self) -> dict[str, np.ndarray]:
-        if not self.recipe.train.shard:
-            return tensors_of(self.model)
+        weights = gathered(self.model.state_dict().items(), self.among.first)
+        if not weights:
+            return {}
         model = GPT(self.config)
-        model.load_state_dict({name: whole(value).cpu() for name, value in self.model.state_dict().items()})
+        model.load_state_dict(weights)
         return tensors_of(model)
 
     def _too_many(self) -> list[int]:
         keep = self.recipe.train.keep
         if keep is None:
             return []
-        losses = {row["step"]: row["validation_loss"] for row in self.run.evaluations() if row["validation_loss"]}
-        best = min(losses, key=losses.__getitem__, default=None)
+        best = best_step(self.run.evaluations())
         return [step for step in self.run.steps[:-keep] if step != best]
 
     def _finish(self) -> None:
@@ -304,6 +314,7 @@ class _Training:
             load_into(model, self.run.checkpoint(self.step, self.config).weights)
             self.run.save_model(model)
         self.among.wait()
+        self.run = self.run if self.among.first else Run(self.run.path)
 
 
 def _machine(among: Processes) -> dict[str, Any]:

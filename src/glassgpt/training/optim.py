@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from glassgpt.training.processes import gathered, spread_like, whole
 from glassgpt.training.recipe import TrainSection
 
 DECAY_OF_WSD = 0.2  # the share of the steps over which warm-up-stable-decay falls
@@ -79,9 +80,11 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
                 momentum.lerp_(parameter.grad, 1 - self.MOMENTUM)
-                update = orthogonal(parameter.grad.lerp(momentum, self.MOMENTUM))  # Nesterov's
+                update = orthogonal(whole(parameter.grad.lerp(momentum, self.MOMENTUM)))  # Nesterov's
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape)))
+                parameter.add_(
+                    spread_like(update, parameter), alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape))
+                )
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -102,31 +105,29 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> N
             group["lr"] = rate
 
 
-def optimizer_tensors(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, np.ndarray]:
-    """What the optimizers remember, as "optimizer.PARAMETER.KEY"; what is spread over processes comes whole."""
-    return {
-        f"optimizer.{name}.{key}": np.array(whole(value).detach().cpu().numpy())
-        for name, state in _states(model, optimizers)
-        for key, value in state.items()
-    }
+def optimizer_tensors(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], keep: bool = True
+) -> dict[str, np.ndarray]:
+    """What the optimizers remember, as "optimizer.PARAMETER.KEY"; what is spread over processes comes whole.
+
+    All processes must ask, and those that don't `keep` it get nothing.
+    """
+    named = (
+        (f"optimizer.{name}.{key}", value) for name, state in _states(model, optimizers) for key, value in state.items()
+    )
+    return {name: np.array(value.numpy()) for name, value in gathered(named, keep).items()}
 
 
 def restore_optimizers(
     model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, np.ndarray]
 ) -> None:
-    """Put back what `optimizer_tensors` gave."""
-    parameters = dict(model.named_parameters())
-    for optimizer in optimizers:
-        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for name, parameter in parameters.items():
-            if id(parameter) not in mine:
-                continue
-            prefix = f"optimizer.{name}."
-            kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-            if kept:
-                optimizer.state[parameter] = {
-                    key: _like(parameter, torch.from_numpy(np.array(value))) for key, value in kept.items()
-                }
+    """Put back what `optimizer_tensors` gave, in every process."""
+    for name, parameter in model.named_parameters():
+        prefix = f"optimizer.{name}."
+        kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        for optimizer in optimizers:
+            if kept and any(parameter is p for group in optimizer.param_groups for p in group["params"]):
+                optimizer.state[parameter] = {key: _like(parameter, value) for key, value in kept.items()}
 
 
 def _states(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -136,17 +137,7 @@ def _states(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Iterat
                 yield name, optimizer.state[parameter]
 
 
-def whole(value: Tensor) -> Tensor:
-    """All of a tensor, of which a process may hold only a part (FSDP's DTensor)."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def _like(parameter: Tensor, value: Tensor) -> Tensor:
-    """A state tensor where its parameter lies, spread over processes as it is; a step count stays a number."""
-    if value.dim() == 0:
-        return value.to(parameter.device)
-    if hasattr(parameter, "placements"):
-        from torch.distributed.tensor import distribute_tensor
-
-        return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
-    return value.to(parameter.device)
+def _like(parameter: Tensor, value: np.ndarray) -> Tensor:
+    """A state tensor divided over processes as its parameter is; a step count stays a number."""
+    tensor = torch.from_numpy(np.array(value))
+    return tensor.to(parameter.device) if tensor.dim() == 0 else spread_like(tensor, parameter)

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.models.dropout import Dropout
 from glassgpt.training.objective import Objective, Rows
-from glassgpt.training.optim import learning_rate_at, optimizers_for, set_learning_rate, whole
-from glassgpt.training.processes import Processes
+from glassgpt.training.optim import learning_rate_at, optimizers_for, set_learning_rate
+from glassgpt.training.processes import Processes, whole
 from glassgpt.training.recipe import TrainSection
 
 
@@ -74,24 +75,24 @@ class Trainer:
         terms = self.objective.terms(rows)
         if terms == 0:
             raise UsageError(f"step {number} has no target that counts: every row is masked")
-        mine = self.among.share(len(next(iter(rows.values()))))
-        if len(mine) == 0:
-            raise UsageError(
-                f"{self.among.count} processes share a batch, and it has fewer windows: raise train.batch_size"
-            )
-        at_once = self.train.micro_batch_size or len(mine)
+        parts = self.among.parts(len(next(iter(rows.values()))), self.train.micro_batch_size)
         loss = torch.zeros((), device=self.among.device)
-        for first in range(mine.start, mine.stop, at_once):
-            last = min(first + at_once, mine.stop)
-            part = {name: torch.from_numpy(value[first:last]).to(self.among.device) for name, value in rows.items()}
-            with self.among.gathering(self.spread, now=last == mine.stop):
-                with torch.autocast(
-                    self.among.device.split(":")[0], torch.bfloat16, self.choices.precision == "bfloat16"
-                ):
-                    part_loss = self.objective.loss(self._logits_of(number, first, part), part) / terms
+        for i, span in enumerate(parts):
+            taken = span or range(max(0, span.start - 1), max(1, span.start))  # any row, to count for nothing
+            part = {name: self._here(value[taken.start : taken.stop]) for name, value in rows.items()}
+            with self.among.gathering(self.spread, now=i == len(parts) - 1):
+                with self._autocast():
+                    part_loss = self.objective.loss(self._logits_of(number, taken.start, part), part) / terms
+                part_loss = part_loss if span else part_loss * 0
                 (part_loss * self.among.count).backward()  # DDP and FSDP take the mean over processes
             loss += part_loss.detach()
         return self.among.total(float(loss))
+
+    def _here(self, value: np.ndarray) -> Tensor:
+        return torch.from_numpy(value).to(self.among.device)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.among.device.split(":")[0], torch.bfloat16, self.choices.precision == "bfloat16")
 
     def _logits_of(self, number: int, first: int, part: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
         options: dict[str, Any] = {}
