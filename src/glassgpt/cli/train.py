@@ -17,13 +17,21 @@ from glassgpt.cli.output import add_json, console, print_json, print_table, prog
 from glassgpt.errors import UsageError
 
 if TYPE_CHECKING:
+    from glassgpt.models.config import GPTConfig
+    from glassgpt.training.data import TrainingData
     from glassgpt.training.evaluate import Evaluation
     from glassgpt.training.recipe import Recipe
     from glassgpt.weights.run import Run
 
+BY_HEART = 20  # times that a text may be seen before a person is told; data repeated 4 times is nearly as good as new
+SECONDS_BETWEEN_LINES = 30
+NOTHING_VALIDATES = "nothing of the text is kept back to validate"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, such as recipes/baby.toml")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", nargs="?", help="a TOML file, such as recipes/baby.toml; left out, RUN's own"
+    )
     parser.add_argument("--out", required=True, metavar="RUN", help="the run folder to make, or to go on with")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, as in model.vocab_size=3"
@@ -39,46 +47,127 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from glassgpt.training.processes import is_first
-    from glassgpt.training.recipe import read_recipe
 
-    if not (args.recipe and args.out):
-        raise UsageError("RECIPE and --out must not be empty")
-    recipe = read_recipe(args.recipe, args.set)
-    quiet = args.json or not is_first()
+    recipe = recipe_of(args)
     trained = train_showing_progress(
-        recipe, args.out, quiet=quiet, device=args.device, allow_changes=args.allow_changes
+        recipe, args.out, quiet=not is_first(), device=args.device, allow_changes=args.allow_changes
     )
     if not is_first():
         return 0
     if args.json:
-        print_json(_report(trained, recipe))
+        print_json(report(trained, recipe))
     else:
-        _print_summary(trained, recipe)
+        print_summary(trained, recipe)
     return 0
 
 
-def _report(trained: Run, recipe: Recipe) -> dict[str, Any]:
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """The recipe that was named, or the one with which the run folder was begun."""
+    from glassgpt.training.recipe import read_recipe, recipe_from_dict
+    from glassgpt.weights.run import Run
+
+    if args.recipe == "" or not args.out:
+        raise UsageError("RECIPE and --out must not be empty")
+    if args.recipe is not None:
+        return read_recipe(args.recipe, args.set)
+    begun = Run(args.out)
+    if not begun.has_begun:
+        raise UsageError(f"{args.out} has no recipe yet, it was stopped before: give RECIPE too")
+    content = begun.recipe
+    content["data"].pop("sha256")
+    return recipe_from_dict(content, args.set)
+
+
+def report(trained: Run, recipe: Recipe) -> dict[str, Any]:
+    from glassgpt.training.account import account_of_run
+
+    account = account_of_run(trained)
+    notes = {} if account["best_step"] is not None else {"best_step_note": NOTHING_VALIDATES}
     return {
         "run": str(trained.path),
         "parameters": trained.config.n_parameters,
         "steps": recipe.train.steps,
         "losses": [row["loss"] for row in trained.metrics()],
         "evaluations": trained.evaluations(),
+        "best_step": account["best_step"],
+        **notes,
         "yardsticks": trained.yardsticks(),
         "kept_steps": trained.steps,
+        "text": account["text"],
         "recipe": recipe.to_dict(),
     }
 
 
-def _print_summary(trained: Run, recipe: Recipe) -> None:
+def print_summary(trained: Run, recipe: Recipe) -> None:
+    from glassgpt.training.account import account_of_run
+
     losses = [row["loss"] for row in trained.metrics()]
     fell = f", the loss fell from {losses[0]:.4f} to {losses[-1]:.4f} nats" if losses else ""
     console().print(f"{trained.path}: {trained.config.n_parameters:,} parameters, {recipe.train.steps} steps{fell}")
-    measured = [row["bits_per_byte"] for row in trained.evaluations() if row["bits_per_byte"] is not None]
-    if measured:
-        levels = trained.yardsticks() | {"this model": measured[-1]}
-        rows = sorted(levels.items(), key=lambda level: -level[1])
-        print_table(["bits per byte of the validation part", ""], [[name, f"{bits:.3f}"] for name, bits in rows])
+    account = account_of_run(trained)
+    if account["bits_per_byte"] is not None:
+        levels = trained.yardsticks() | {"this model": account["bits_per_byte"]}
+        print_levels(levels)
+    if recipe.data.files is not None:
+        console().print(what_now(trained, account))
+
+
+def print_levels(levels: dict[str, float]) -> None:
+    """Bits per byte, the worst first."""
+    names = {"gzip": "gzip (looks back 32 kB only)", "xz": "xz (looks back 8 MB)"}
+    rows = sorted(levels.items(), key=lambda level: -level[1])
+    print_table(
+        ["bits per byte of the validation part", ""], [[names.get(name, name), f"{bits:.3f}"] for name, bits in rows]
+    )
+
+
+def what_now(trained: Run, account: dict[str, Any]) -> str:
+    """What a person does with the run: talk to the last model, or to an earlier one that was better."""
+    best, last = account["best_step"], account["steps_done"]
+    if best in (None, last) or best not in trained.steps:
+        return f'Let it write: glassgpt generate {trained.path} "..." --max-new-tokens 200'
+    return (
+        f"The validation loss was lowest after step {best}, and rose since: the model learns the text by heart. That one"
+        f' is kept, use it: glassgpt generate {trained.path}@{best} "..." --max-new-tokens 200'
+    )
+
+
+def account_lines(config: GPTConfig, account: dict[str, Any], recipe: Recipe) -> list[str]:
+    """What a run is about to do, for a person."""
+    train, clean = recipe.train, account["cleaning"]
+    kept_back = f"{account['validation_tokens']:,}" if account["validation_tokens"] else "none"
+    gpt2 = account["gpt2_bytes_per_token"]
+    beside = f"GPT-2's words have {gpt2:.2f}" if gpt2 else "GPT-2's words are not at hand"
+    seen = account["epochs"]
+    times = f"{seen:.1f} times" if seen >= 1 else f"{100 * seen:.2g} % of it"
+    lines = [
+        f"text: {account['bytes']:,} bytes, documents: {account['documents']:,}, tokens to train: "
+        f"{account['train_tokens']:,}, to validate: {kept_back}",
+        f"vocabulary: {account['vocabulary']}, {account['vocab_size']:,} tokens of {account['bytes_per_token']:.2f} "
+        f"bytes ({beside})",
+        f"model: {config.n_parameters:,} parameters, {config.n_layer} layers, {config.n_embd:,} wide, "
+        f"context {config.context_length:,}",
+        f"plan: {train.steps:,} steps of {account['tokens_a_step']:,} tokens; the text is seen {times}",
+    ]
+    aim = recipe.model.vocab_size
+    if account["vocabulary"] in ("words", "bpe") and account["vocab_size"] < aim:
+        lines[1] += f"; the text holds no more, {aim:,} were aimed at"
+    if seen > BY_HEART:
+        lines.append(f"so often that a model learns it by heart: give more text, or train.steps={train.steps // 4}")
+    if len(account["sources"]) > 1:
+        lines += [source_line(source) for source in account["sources"]]
+    return lines + (cleaning_lines(clean) if clean else [])
+
+
+def source_line(source: dict[str, Any]) -> str:
+    epochs = "less than once" if source["epochs"] is None else f"{source['epochs']:.2f} times"
+    return f"  {source['name']}: {source['bytes']:,} bytes, documents: {source['documents']:,}, taken {epochs}"
+
+
+def cleaning_lines(clean: dict[str, Any]) -> list[str]:
+    from glassgpt.text.cleaning import Cleaned
+
+    return Cleaned.from_dict(clean).lines()
 
 
 def train_showing_progress(
@@ -89,6 +178,7 @@ def train_showing_progress(
 
     with stop_signals() as caught, _Display(recipe, quiet) as display:
         watch = Watch(
+            on_start=display.start,
             on_step=display.step,
             on_evaluation=display.evaluation,
             on_note=display.note,
@@ -121,56 +211,74 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 class _Display:
-    """What a person sees while a recipe trains: a line that moves if standard error is a terminal, and one that stays
-    for each evaluation."""
+    """What a person sees while a recipe trains: lines that stay, and a line that moves below them. Where standard error
+    is no terminal, the moving line is written anew every half minute."""
 
     def __init__(self, recipe: Recipe, quiet: bool) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self._recipe, self._quiet, self._console = recipe, quiet, console(error=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
-        show = progress_to_stderr(quiet)
-        self._progress = Progress(*columns, TimeRemainingColumn(), console=self._console, disable=not show)
+        self._recipe, self._quiet = recipe, quiet
+        self._moves = progress_to_stderr(quiet)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[told]}"))
+        left = TimeRemainingColumn(compact=True)
+        self._progress = Progress(*columns, left, console=console(error=True), disable=not self._moves)
         self._task = self._progress.add_task("preparing", total=None, told="")
         self._stage = ""
-        self._seconds: deque[float] = deque(maxlen=50)  # when the last steps ended
+        self._times: deque[float] = deque(maxlen=50)  # when the last steps ended
+        self._told_at = time.perf_counter()
 
     def __enter__(self) -> _Display:
         self._progress.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._progress.update(self._task, visible=False)  # what is done needs no bar
         self._progress.__exit__(*error)
 
     def preparing(self, stage: str, done: int, total: int | None) -> None:
-        self._begin(stage, total)
-        self._progress.update(self._task, completed=done, told=f"{done / 1e6:,.1f} MB")
+        of = "" if total is None else f" of {total / 1e6:,.1f}"
+        self._move(stage, done, total, f"{done / 1e6:,.1f}{of} MB")
+
+    def start(self, config: GPTConfig, data: TrainingData, step: int) -> None:
+        from glassgpt.training.account import account_of_text
+        from glassgpt.training.data import Corpus
+
+        if isinstance(data, Corpus):
+            for line in account_lines(config, account_of_text(data, self._recipe), self._recipe):
+                self.note(line)
+        if step:
+            self.note(f"going on after step {step:,} of {self._recipe.train.steps:,}")
 
     def step(self, step: int, loss: float) -> None:
         train = self._recipe.train
-        self._begin("training", train.steps)
-        self._seconds.append(time.perf_counter())
-        told = f"{step + 1}/{train.steps}  loss {loss:.4f}"
-        if train.batch_size and len(self._seconds) > 1:
-            rate = (len(self._seconds) - 1) / (self._seconds[-1] - self._seconds[0])
-            told += f"  {rate * train.batch_size * self._recipe.model.context_length:,.0f} tokens/s"
-        self._progress.update(self._task, completed=step + 1, told=told)
+        self._times.append(time.perf_counter())
+        told = f"step {step + 1:,} of {train.steps:,}, loss {loss:.3f}"
+        if len(self._times) > 1:
+            seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+            if train.batch_size:
+                told += f", {train.batch_size * self._recipe.model.context_length / seconds:,.0f} tokens/s"
+            if not self._moves:
+                told += f", {(train.steps - step - 1) * seconds / 60:,.1f} minutes left"
+        self._move("training", step + 1, train.steps, told)
 
     def evaluation(self, made: Evaluation) -> None:
-        if self._quiet:
-            return
-        loss = "" if made.validation_loss is None else f": validation {made.validation_loss:.4f} nats a token"
+        loss = "" if made.validation_loss is None else f": validation loss {made.validation_loss:.4f} nats a token"
         bits = "" if made.bits_per_byte is None else f", {made.bits_per_byte:.3f} bits per byte"
-        self._progress.console.print(f"after {made.step} steps{loss}{bits}")
+        self.note(f"after {made.step:,} steps{loss}{bits}")
         if made.sample:
-            self._progress.console.print(textwrap.indent(made.sample, "  | "))
-        self._seconds.clear()
+            self.note(textwrap.indent(made.sample.strip("\n"), "  | ", lambda line: True))
+        self._times.clear()
 
     def note(self, text: str) -> None:
         if not self._quiet:
             self._progress.console.print(text)
 
-    def _begin(self, stage: str, total: int | None) -> None:
+    def _move(self, stage: str, done: int, total: int | None, told: str) -> None:
         if stage != self._stage:
             self._progress.reset(self._task, total=total, description=stage)
             self._stage = stage
+        self._progress.update(self._task, completed=done, told=told)
+        now = time.perf_counter()
+        if not self._moves and now - self._told_at > SECONDS_BETWEEN_LINES:
+            self.note(f"{stage}: {told}")
+            self._told_at = now

@@ -121,6 +121,10 @@ class Cleaned:
             "examples": self.examples,
         }
 
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Cleaned:
+        return cls(**told | {key: Counter(told[key]) for key in ("thrown_away", "thrown_away_bytes")})
+
     def lines(self) -> list[str]:
         """The report for a person."""
         total = self.kept + sum(self.thrown_away.values())

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from glassgpt.errors import UsageError
+from glassgpt.errors import GlassGPTError, UsageError
 from glassgpt.text.bpe import BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.cleaning import CleanedSources, Cleaning
@@ -23,6 +23,10 @@ from glassgpt.training.objective import Rows
 from glassgpt.training.recipe import VOCAB_SIZE, DataSection, Recipe
 
 
+SMALLEST, LARGEST = 257, 1 << 20  # tokens of a vocabulary of words or bpe
+PROMPT = 16  # tokens of the text itself that samples go on with, unless the recipe has a prompt
+
+
 class TrainingData(Protocol):
     """What a run is trained on: `rows(step)` depends on the step alone, so a run that goes on draws the same."""
 
@@ -34,6 +38,11 @@ class TrainingData(Protocol):
 
     @property
     def validation(self) -> TokenPart | None: ...
+
+    @property
+    def prompt(self) -> list[int]:
+        """What samples go on with."""
+        ...
 
     def rows(self, step: int) -> Rows: ...
 
@@ -49,6 +58,7 @@ class Windows:
     tokenizer: CharacterTokenizer
     batch_size: int | None
     seed: int
+    prompt: list[int]
     validation: None = None
 
     @property
@@ -74,6 +84,7 @@ class Corpus:
     batch_size: int
     context_length: int
     seed: int
+    prompt: list[int]
     mask_documents: bool
 
     @property
@@ -97,11 +108,16 @@ class Corpus:
 
 
 def training_data(
-    recipe: Recipe, folder: Path, on_progress: Progress = lambda stage, done, total: None
+    recipe: Recipe,
+    folder: Path,
+    on_progress: Progress = lambda stage, done, total: None,
+    *,
+    replace: bool = False,
 ) -> TrainingData:
     """What the recipe trains on; the tokens of files are prepared in `folder`, unless they are there already.
 
-    Raises UsageError for a text too short for one window, or symbols outside the vocabulary.
+    `replace`: tokens of another text or setting that lie there may be overwritten, or else are refused. Raises
+    UsageError for a text too short for one window, and for symbols outside the vocabulary, of `evaluate.prompt` too.
     """
     if recipe.data.sequence is not None:
         return windows_of(recipe, tokenizer_for(recipe))
@@ -111,12 +127,31 @@ def training_data(
         folder,
         split=Split(recipe.data.split, recipe.data.validation),
         between=recipe.data.between,
+        replace=replace,
         on_progress=on_progress,
     )
     T, batch_size = recipe.model.context_length, recipe.train.batch_size
     files.train.windows_of_an_epoch(T)  # refuses a text that is too short
+    if files.validation is not None:
+        files.validation.windows_of_an_epoch(1)
     assert batch_size is not None
-    return Corpus(files, batch_size, T, recipe.run.seed, recipe.data.mask_documents)
+    prompt = prompt_of(recipe, files)
+    return Corpus(files, batch_size, T, recipe.run.seed, prompt, recipe.data.mask_documents)
+
+
+def prompt_of(recipe: Recipe, files: TokenFiles) -> list[int]:
+    """The tokens of `evaluate.prompt`, or the first of the validation part (of the training part, if there is none).
+
+    Of an empty prompt it is the end of text, after which documents begin. Raises UsageError for what the vocabulary
+    can't write.
+    """
+    if recipe.evaluate.prompt is None:
+        part = files.validation or files.train
+        return part.tokens[: min(PROMPT, recipe.model.context_length)].astype(np.int64).tolist()
+    tokens = files.tokenizer.encode(recipe.evaluate.prompt)
+    if not tokens and files.end_token is None:
+        raise UsageError("evaluate.prompt is empty, and characters have no end of text to begin after: give some text")
+    return tokens or [files.end_token]  # type: ignore[list-item]
 
 
 def refuse_what_cannot_be(recipe: Recipe) -> None:
@@ -139,17 +174,28 @@ def vocabulary_of(recipe: Recipe) -> Vocabulary | CharacterTokenizer | BPETokeni
     """What vocabulary to learn, or the words of the model that `data.vocabulary` refers to."""
     kind, size = recipe.data.vocabulary, recipe.model.vocab_size
     if kind in ("words", "bpe"):
+        if not SMALLEST <= size <= LARGEST:
+            raise UsageError(
+                f"model.vocab_size must be from {SMALLEST} (256 bytes, end of text) to {LARGEST:,} with "
+                f"data.vocabulary = {kind!r}, got {size}"
+            )
         return Vocabulary(kind, size)
+    tokenizer = Vocabulary(kind) if kind in KINDS else _words_of(kind)
     if size != VOCAB_SIZE:
         raise UsageError(
-            f"model.vocab_size is {size}, and with data.vocabulary = {kind!r} the text decides how many there are: "
-            "leave model.vocab_size out"
+            f"model.vocab_size is {size}, and data.vocabulary = {kind!r} decides itself how many there are: leave "
+            "model.vocab_size out, --set model.vocab_size="
         )
-    if kind in KINDS:
-        return Vocabulary(kind)
+    return tokenizer
+
+
+def _words_of(ref: str) -> CharacterTokenizer | BPETokenizer:
     from glassgpt.loading import load_tokenizer
 
-    return load_tokenizer(kind)  # type: ignore[return-value]
+    try:
+        return load_tokenizer(ref)  # type: ignore[return-value]
+    except GlassGPTError as error:
+        raise UsageError(f"data.vocabulary is {', '.join(KINDS)}, or names a model with words: {error}") from None
 
 
 def tokenizer_for(recipe: Recipe) -> CharacterTokenizer:
@@ -174,4 +220,5 @@ def windows_of(recipe: Recipe, tokenizer: CharacterTokenizer) -> Windows:
         )
     windows = np.lib.stride_tricks.sliding_window_view(tokens, T + 1)
     inputs, targets = windows[:, :-1].copy(), windows[:, 1:].copy()
-    return Windows(tokens, inputs, targets, tokenizer, recipe.train.batch_size, recipe.run.seed)
+    prompt = tokens[:T].tolist()
+    return Windows(tokens, inputs, targets, tokenizer, recipe.train.batch_size, recipe.run.seed, prompt)

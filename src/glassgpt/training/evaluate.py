@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,8 @@ from glassgpt.training.processes import Processes
 from glassgpt.training.recipe import Recipe
 
 TOKENS_AT_ONCE = 1 << 14
-MOST_TRAINING_BYTES = (
-    20_000_000  # that the yardsticks read, the last ones; of the validation part the first tenth of it
-)
+MOST_TRAINING_BYTES = 20_000_000  # that yardsticks read, the last ones
+MOST_VALIDATION_BYTES = 2_000_000  # and the first ones
 SAMPLE_TEMPERATURE = 0.8
 
 
@@ -89,23 +88,31 @@ def sample(model: GPT, tokenizer: Tokenizer, prompt: list[int], recipe: Recipe) 
     return tokenizer.decode(tokens)
 
 
-def prompt_of(recipe: Recipe, tokenizer: Tokenizer, validation: TokenPart | None) -> list[int]:
-    """The tokens of `evaluate.prompt`, or the first of the validation part (of a sequence: the sequence's)."""
-    if recipe.evaluate.prompt is not None:
-        return tokenizer.encode(recipe.evaluate.prompt)
-    if validation is not None:
-        return validation.tokens[: min(16, recipe.model.context_length)].astype(np.int64).tolist()
-    return tokenizer.encode((recipe.data.sequence or "")[: recipe.model.context_length])
+def best_step(evaluations: Sequence[Mapping[str, Any]]) -> int | None:
+    """The step of a run's evaluations (rows of its metrics) whose validation loss is the least, the earliest of equals.
+
+    Only losses of the same tokens are compared: where the last evaluation is of all and the others of the first tokens
+    of the validation part, the last one is the best unless an earlier one is better than the newest of its own kind.
+    None if nothing was kept back to validate.
+    """
+    measured = [row for row in evaluations if row["validation_loss"] is not None]
+    alike = [row for row in measured if row["tokens"] == measured[0]["tokens"]]
+    if not measured:
+        return None
+    best = min(alike, key=lambda row: row["validation_loss"])
+    return measured[-1]["step"] if best is alike[-1] else best["step"]
 
 
 def yardsticks(training: TokenPart, validation: TokenPart, tokenizer: Tokenizer) -> dict[str, float]:
     """Bits per byte of the validation part by counting and by compressors that have seen the training part too.
 
-    Of a long text the last 20 MB of the training part and the first 2 MB of the validation part are taken.
+    Of a long text the last 20 MB of the training part and the first 2 MB of the validation part are taken. bz2 is left
+    out: it works in blocks of 900 kB, and tells a shorter validation part badly apart from what came before.
     """
     seen = training.tokens[-int(MOST_TRAINING_BYTES / training.bytes_per_token) :]
-    held_out = validation.tokens[: int(MOST_TRAINING_BYTES / 10 / validation.bytes_per_token)]
+    held_out = validation.tokens[: int(MOST_VALIDATION_BYTES / validation.bytes_per_token)]
     found = byte_yardsticks(_Bytes(seen, tokenizer), _Bytes(held_out, tokenizer))
+    found.pop("bz2")
     return found | token_yardsticks(seen.astype(np.int64), held_out.astype(np.int64), tokenizer)
 
 
