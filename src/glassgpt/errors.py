@@ -26,6 +26,10 @@ class DamagedFileError(GlassGPTError):
     """A file that is missing, truncated, altered, or not what its neighbours say it is."""
 
 
+class WriteError(GlassGPTError):
+    """A file that the system would not write, move or take away: a full disk, a dead one, no permission."""
+
+
 class UnsupportedError(GlassGPTError):
     """A sound file of a kind that GlassGPT doesn't read: another architecture, number format or tokenizer."""
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ import numpy as np
 import psutil
 
 from glassgpt.errors import DamagedFileError, UsageError
-from glassgpt.files import write_atomically
+from glassgpt.files import PARTIAL, make_folder, telling, write_atomically
 from glassgpt.text.bpe import END_OF_TEXT, BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.cleaning import Kept
@@ -70,7 +71,7 @@ def prepare(
         tokenizer = vocabulary.learn(text.to_learn_from(vocabulary, between if n_documents > 1 else ""))
     else:
         tokenizer = vocabulary
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     _remove_partial_files_of_the_dead(folder)
     with (
         _PartWriter(folder, "train", tokenizer, between) as train,
@@ -195,29 +196,33 @@ class _Growing:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self._place = name, folder / name
-        self._path = folder / f".{name}.{os.getpid()}.partial"
-        self._file = self._path.open("wb")
+        self._path = folder / f".{name}.{os.getpid()}{PARTIAL}"
+        with telling(self._place):
+            self._file = self._path.open("wb")
         self._digest, self._size = hashlib.sha256(), 0
 
     def write(self, content: bytes) -> None:
-        self._file.write(content)
+        with telling(self._place):
+            self._file.write(content)
         self._digest.update(content)
         self._size += len(content)
 
     def finish(self) -> dict[str, Any]:
         """Force it to disk, and say what the manifest is to say of it."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with telling(self._place):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
         return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def put(self) -> None:
-        self._path.replace(self._place)
+        with telling(self._place):
+            self._path.replace(self._place)
 
     def discard(self) -> None:
-        try:
+        with suppress(OSError):  # closing writes what is left, and the disk may be full
             self._file.close()
-        finally:  # closing writes what is left, and the disk may be full
+        with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
 
@@ -236,7 +241,7 @@ def _commit(folder: Path, manifest: dict[str, Any], tokenizer: bytes, parts: lis
 
 def _remove_partial_files_of_the_dead(folder: Path) -> None:
     """What a killed process has left."""
-    for path in folder.glob(".*.partial"):
+    for path in folder.glob(f".*{PARTIAL}"):
         pid = path.name.split(".")[-2]
         if pid.isdecimal() and (int(pid) == os.getpid() or not psutil.pid_exists(int(pid))):
             path.unlink(missing_ok=True)

@@ -22,7 +22,6 @@ from glassgpt.text.vocabulary import KINDS, Vocabulary
 from glassgpt.training.objective import Rows
 from glassgpt.training.recipe import VOCAB_SIZE, DataSection, Recipe
 
-
 SMALLEST, LARGEST = 257, 1 << 20  # tokens of a vocabulary of words or bpe
 PROMPT = 16  # tokens of the text itself that samples go on with, unless the recipe has a prompt
 
@@ -130,6 +129,15 @@ def training_data(
         replace=replace,
         on_progress=on_progress,
     )
+    return _corpus(recipe, files)
+
+
+def prepared_data(recipe: Recipe, folder: Path) -> Corpus:
+    """What was prepared for the recipe in `folder`, when its text is no longer at hand. Raises DamagedFileError."""
+    return _corpus(recipe, TokenFiles.open(folder))
+
+
+def _corpus(recipe: Recipe, files: TokenFiles) -> Corpus:
     T, batch_size = recipe.model.context_length, recipe.train.batch_size
     files.train.windows_of_an_epoch(T)  # refuses a text that is too short
     if files.validation is not None:

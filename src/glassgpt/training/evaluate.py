@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +56,16 @@ def validation_loss(
     among: Processes | None = None,
     *,
     mask_documents: bool = False,
+    poll: Callable[[], None] = lambda: None,
 ) -> tuple[float, int]:
     """Nats a token over the part's windows laid end to end (each target once, given what its window has before it),
-    and how many tokens that is: all, or about `most_tokens` from its beginning. Processes share the windows."""
+    and how many tokens that is: all, or about `most_tokens` from its beginning. Processes share the windows.
+    `poll` is called before each batch, and may raise to stop."""
     among = among or Processes(device=str(next(model.parameters()).device))
     n_windows = max(1, TOKENS_AT_ONCE // context_length)
     surprise, n = 0.0, 0
     for batch in part.windows(context_length, n_windows):
+        poll()
         mine = among.share(len(batch.inputs))
         rows = slice(mine.start, mine.stop) if len(mine) else slice(0, 1)  # all take part in what FSDP gathers
         inputs, targets = (torch.from_numpy(x[rows]).to(among.device) for x in (batch.inputs, batch.targets))
@@ -103,15 +106,18 @@ def best_step(evaluations: Sequence[Mapping[str, Any]]) -> int | None:
     return measured[-1]["step"] if best is alike[-1] else best["step"]
 
 
-def yardsticks(training: TokenPart, validation: TokenPart, tokenizer: Tokenizer) -> dict[str, float]:
+def yardsticks(
+    training: TokenPart, validation: TokenPart, tokenizer: Tokenizer, poll: Callable[[], None] = lambda: None
+) -> dict[str, float]:
     """Bits per byte of the validation part by counting and by compressors that have seen the training part too.
 
     Of a long text the last 20 MB of the training part and the first 2 MB of the validation part are taken. bz2 is left
     out: it works in blocks of 900 kB, and tells a shorter validation part badly apart from what came before.
+    `poll` is called before each block, and may raise to stop.
     """
     seen = training.tokens[-int(MOST_TRAINING_BYTES / training.bytes_per_token) :]
     held_out = validation.tokens[: int(MOST_VALIDATION_BYTES / validation.bytes_per_token)]
-    found = byte_yardsticks(_Bytes(seen, tokenizer), _Bytes(held_out, tokenizer))
+    found = byte_yardsticks(_Bytes(seen, tokenizer, poll), _Bytes(held_out, tokenizer, poll))
     found.pop("bz2")
     return found | token_yardsticks(seen.astype(np.int64), held_out.astype(np.int64), tokenizer)
 
@@ -122,10 +128,12 @@ class _Bytes:
 
     tokens: np.ndarray
     tokenizer: Tokenizer
+    poll: Callable[[], None]
 
     def __iter__(self) -> Iterator[bytes]:
         pieces = [self.tokenizer.token_bytes(i) for i in range(self.tokenizer.vocab_size)]
         for start in range(0, len(self.tokens), 1 << 16):
+            self.poll()
             block = b"".join(pieces[i] for i in self.tokens[start : start + (1 << 16)])
             if block:
                 yield block

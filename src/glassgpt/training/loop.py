@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -10,40 +11,39 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
 
 from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, TooLargeError, UsageError
-from glassgpt.files import only_one
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.threads import fitting, using
 from glassgpt.text.prepare import Progress
 from glassgpt.training.choices import Choices, choose
-from glassgpt.training.data import Corpus, TrainingData, refuse_what_cannot_be, training_data
+from glassgpt.training.data import Corpus, TrainingData, prepared_data, refuse_what_cannot_be, training_data
 from glassgpt.training.evaluate import Evaluation, best_step, bits_per_byte, sample, validation_loss, yardsticks
 from glassgpt.training.objective import NextToken
 from glassgpt.training.optim import optimizer_tensors, restore_optimizers
 from glassgpt.training.processes import Processes, gathered, processes
 from glassgpt.training.recipe import Recipe
 from glassgpt.training.trainer import Step, Trainer
-from glassgpt.weights.run import LOCK, Checkpoint, Metrics, Run
-from glassgpt.weights.tensors import load_into, tensors_of
+from glassgpt.weights.run import Checkpoint, Metrics, Run, is_run
+from glassgpt.weights.stored import Reading, StoredTensor
+from glassgpt.weights.tensors import load_into, stored_tensors
 
 BYTES_A_PARAMETER = 16  # a float32 each for the weight, its gradient, and AdamW's two moments
 TOKENS = "tokens"
 
 
 class Interrupted(GlassGPTError):
-    """Training was asked to stop, and did, after saving the step it had reached."""
+    """Training was asked to stop, and did, after saving the step it had reached if there was one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
     """Who hears of a training as it goes on: `on_start(config, data, step)` when all is ready to go on from `step`,
-    `on_step(step, loss)` after each step, `on_evaluation`, `on_note` of what
-    a person should know, `on_progress` of text being prepared. `should_stop()` is asked before each step."""
+    `on_step(step, loss)` after each step, `on_evaluation`, `on_note` of what a person should know, `on_progress` of
+    text being prepared. `should_stop()` is asked before each step, and all the while text is prepared or evaluated."""
 
     on_start: Callable[[GPTConfig, TrainingData, int], None] = lambda config, data, step: None
     on_step: Callable[[int, float], None] = lambda step, loss: None
@@ -68,26 +68,45 @@ def train(
 
     Interrupted is raised once the step reached is saved. Raises NumericalError, and keeps the last sound checkpoint, if
     a gradient is not finite; UsageError if the recipe, the text, or (without `allow_changes`) what decides the last
-    bits, such as the number of processes, is another than the run was begun with.
+    bits, such as the number of processes, is another than the run was begun with, or if another process is training
+    into the folder; WriteError for what the disk refuses. What was saved before is whole, whatever is raised.
     """
     watch = watch or Watch()
     with processes(device) as among, ExitStack() as stack:
         watch = watch if among.first else Watch(should_stop=watch.should_stop)  # one speaks
         _refuse_if_too_large(recipe)
-        refuse_what_cannot_be(recipe)
-        run = Run.at(out) if among.first else None
+        begun = _begun(Path(out), recipe)
+        if begun and begun.is_finished:
+            return begun
+        gone = _why_text_is_gone(recipe, begun)
+        run = stack.enter_context(Run.held(out)) if among.first else None
         among.wait()
-        run = run or Run(out)
-        if run.has_begun:
-            run.refuse_other_recipe(_resolved(recipe, run.recipe["data"]["sha256"]))
-            if run.is_finished:
-                return run
-        if among.first:
-            stack.enter_context(only_one(run.path / LOCK, "is training into this run"))
-        training = _Training(run, recipe, among, watch, allow_changes)
+        training = _Training(run or Run(out), recipe, among, watch, allow_changes, gone)
         stack.callback(training.close)
         training.go_on()
         return training.run
+
+
+def _begun(out: Path, recipe: Recipe) -> Run | None:
+    """The run that is there, if it was begun. Raises UsageError if it was with another recipe."""
+    run = Run(out) if is_run(out) else None
+    if run is None or not run.has_begun:
+        return None
+    run.refuse_other_recipe(_resolved(recipe, run.recipe["data"]["sha256"]))
+    return run
+
+
+def _why_text_is_gone(recipe: Recipe, begun: Run | None) -> str | None:
+    """Of a run that has begun, why its text can't be read again: it is prepared, so the run can go on without."""
+    if begun and "-" in (recipe.data.files or ()):
+        return "standard input is not read again"
+    try:
+        refuse_what_cannot_be(recipe)
+    except UsageError as error:
+        if begun is None:
+            raise
+        return str(error)
+    return None
 
 
 def _resolved(recipe: Recipe, sha256: str) -> dict[str, Any]:
@@ -109,9 +128,11 @@ def _refuse_if_too_large(recipe: Recipe) -> None:
 class _Training:
     """One stretch of a run, from its newest checkpoint to its end or a stop."""
 
-    def __init__(self, run: Run, recipe: Recipe, among: Processes, watch: Watch, allow_changes: bool) -> None:
+    def __init__(
+        self, run: Run, recipe: Recipe, among: Processes, watch: Watch, allow_changes: bool, gone: str | None
+    ) -> None:
         self.run, self.recipe, self.among, self.watch = run, recipe, among, watch
-        self.data = self._prepared()
+        self.data = self._prepared(gone)
         self.config = dataclasses.replace(recipe.model, vocab_size=self.data.tokenizer.vocab_size)
         self._begin()
         step, kept = self._newest_sound()
@@ -122,11 +143,11 @@ class _Training:
             self._refuse_changes(kept.state["machine"], allow_changes)
         self.model = GPT(self.config, seed=recipe.run.seed)
         if kept:
-            load_into(self.model, kept.weights)
+            load_into(self.model, Reading(kept.weights))
         objective = NextToken(recipe.train.last_position_only)
         self.trainer = Trainer(self.model, recipe.train, objective, choices, seed=recipe.run.seed, among=among)
         if kept:
-            restore_optimizers(self.model, self.trainer.optimizers, kept.optimizer)
+            restore_optimizers(self.model, self.trainer.optimizers, Reading(kept.optimizer))
         self.choices, self.step, self.kept = choices, step, kept
         self.saved = step if kept else None  # the step of the last checkpoint, which every process knows
         self.metrics: Metrics | None = None
@@ -142,7 +163,8 @@ class _Training:
             self.metrics = self.run.open_metrics(self.kept.state["metrics_bytes"] if self.kept else 0)
             self.run.remove_leftovers()
         self.among.wait()  # until what is measured again is cut from the metrics
-        evaluated = {row["step"] for row in self.run.evaluations()}
+        self.evaluations = self.run.evaluations()
+        evaluated = {row["step"] for row in self.evaluations}
         self._save()
         self.kept = None  # what it held is in the model now
         train, began = self.recipe.train, time.perf_counter()
@@ -152,11 +174,7 @@ class _Training:
                     self._evaluate()
                 if self.step == train.steps:
                     break
-                if self.among.total(self.watch.should_stop()):
-                    self._save()
-                    raise Interrupted(
-                        f"stopped after {self.step} of {train.steps} steps, and saved: the same command goes on"
-                    )
+                self._stop_if_asked()
                 made = self.trainer.step(self.step, self.data.rows(self.step))
                 self._tell(made, time.perf_counter() - began)
                 began = time.perf_counter()
@@ -167,6 +185,13 @@ class _Training:
             assert self.metrics is not None
             self.metrics.force_to_disk()
         self._finish()
+
+    def _stop_if_asked(self) -> None:
+        if self.among.total(self.watch.should_stop()):
+            self._save()
+            raise Interrupted(
+                f"stopped after {self.step} of {self.recipe.train.steps} steps, and saved: the same command goes on"
+            )
 
     def _is_time_to_evaluate(self) -> bool:
         every = self.recipe.evaluate.every
@@ -202,14 +227,23 @@ class _Training:
             most = None if self.step == recipe.train.steps else recipe.evaluate.tokens
             masked = recipe.data.mask_documents
             loss, n = validation_loss(
-                self.trainer.spread, part, self.config.context_length, most, self.among, mask_documents=masked
+                self.trainer.spread,
+                part,
+                self.config.context_length,
+                most,
+                self.among,
+                mask_documents=masked,
+                poll=self._stop_if_asked,
             )
+            if not math.isfinite(loss):
+                raise NumericalError(f"the validation loss is {loss} after step {self.step}: the last checkpoint stays")
             bits = bits_per_byte(loss, part)
         if not self.among.first or self.metrics is None:
             return
         self._compare_with_yardsticks()
         evaluation = Evaluation(self.step, loss, bits, n, self._sample())
         self.metrics.add(evaluation.row())
+        self.evaluations.append(evaluation.row())
         self.watch.on_evaluation(evaluation)
 
     def _sample(self) -> str | None:
@@ -222,18 +256,27 @@ class _Training:
         if isinstance(self.data, Corpus) and self.data.validation is not None and not self.run.yardsticks():
             files = self.data.files
             assert files.validation is not None
-            self.run.save_yardsticks(yardsticks(files.train, files.validation, files.tokenizer))
+            poll = self._stop_if_asked if self.among.count == 1 else lambda: None  # the others don't take part
+            self.run.save_yardsticks(yardsticks(files.train, files.validation, files.tokenizer, poll))
 
     # ---- beginning and saving ------------------------------------------------------------------------------------
 
-    def _prepared(self) -> TrainingData:
+    def _prepared(self, gone: str | None) -> TrainingData:
         folder = Path(self.recipe.data.tokens or self.run.path / TOKENS)
+        if gone is not None:
+            self.watch.on_note(f"{gone}: going on with the tokens that were prepared from it")
+            return prepared_data(self.recipe, folder)
         data = None
         if self.among.first:
             replace = self.recipe.data.tokens is None and not self.run.has_begun
-            data = training_data(self.recipe, folder, self.watch.on_progress, replace=replace)
+            data = training_data(self.recipe, folder, self._preparing, replace=replace)
         self.among.wait()
         return data or training_data(self.recipe, folder)
+
+    def _preparing(self, stage: str, done: int, total: int | None) -> None:
+        self.watch.on_progress(stage, done, total)
+        if self.watch.should_stop():
+            raise Interrupted(f"stopped while {stage} the text, before the first step: the same command begins again")
 
     def _begin(self) -> None:
         if self.among.first:
@@ -277,42 +320,36 @@ class _Training:
         """Write a checkpoint of this step, if there is none."""
         if self.step == self.saved:
             return
-        optimizer = optimizer_tensors(self.model, self.trainer.optimizers, keep=self.among.first)
-        weights = self._weights()  # in these two all take part, for FSDP to gather what is spread
+        first = self.among.first
+        remembered = optimizer_tensors(self.model, self.trainer.optimizers, keep=first)
+        optimizer = {name: StoredTensor.of(value) for name, value in remembered.items()}
+        state_dict = gathered(self.model.state_dict().items(), first)  # in these two all take part, for FSDP to gather
+        weights = stored_tensors(state_dict, self.config)
         if self.among.first:
             assert self.metrics is not None
-            if not all(np.isfinite(value).all() for value in weights.values()):
-                raise NumericalError(f"the weights are not finite after step {self.step}: the last checkpoint is kept")
             state = {
                 "metrics_bytes": self.metrics.force_to_disk(),
                 "choices": dataclasses.asdict(self.choices),
                 "machine": _machine(self.among),
             }
-            self.run.save_checkpoint(self.step, Checkpoint(weights, optimizer, state))
+            try:
+                self.run.save_checkpoint(self.step, Checkpoint(weights, optimizer, state))
+            except NumericalError as error:
+                raise NumericalError(f"not finite after step {self.step}: {error}; the last checkpoint stays") from None
             self.run.drop_checkpoints(self._too_many())
         self.saved = self.step
         self.among.wait()
-
-    def _weights(self) -> dict[str, np.ndarray]:
-        weights = gathered(self.model.state_dict().items(), self.among.first)
-        if not weights:
-            return {}
-        model = GPT(self.config)
-        model.load_state_dict(weights)
-        return tensors_of(model)
 
     def _too_many(self) -> list[int]:
         keep = self.recipe.train.keep
         if keep is None:
             return []
-        best = best_step(self.run.evaluations())
+        best = best_step(self.evaluations)
         return [step for step in self.run.steps[:-keep] if step != best]
 
     def _finish(self) -> None:
         if self.among.first:
-            model = GPT(self.config)
-            load_into(model, self.run.checkpoint(self.step, self.config).weights)
-            self.run.save_model(model)
+            self.run.save_model(self.run.checkpoint(self.step, self.config).weights)
         self.among.wait()
         self.run = self.run if self.among.first else Run(self.run.path)
 

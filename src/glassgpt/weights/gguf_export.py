@@ -6,16 +6,14 @@ its shape is that of GPT-2, Llama or dense Qwen3; the error names the choice tha
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from glassgpt.errors import NumericalError, UsageError
+from glassgpt.files import replacing, telling
 from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.text.bpe import SPLITTINGS, BPETokenizer
 from glassgpt.weights.gguf_model import ROPE_FACTORS, Part, gguf_parts, rope_factors, rows_in_pairs
@@ -51,13 +49,12 @@ def export_gguf(
         raise UsageError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     _check_shapes(params, config)
     words = _words(tokenizer, config) if tokenizer is not None else None
-    with _replacing(path) as temporary:
-        writer = GGUFWriter(temporary, architecture)
+    with replacing(path) as file, telling(path):
+        writer = GGUFWriter(file.beside, architecture)
         try:
             _add_settings(writer, config, architecture, name or path.stem, dtype)
             _add_words(writer, words, tokenizer, chat_template)
             _write_tensors(writer, config, params, architecture, dtype)
-            _force_to_disk(writer)
         finally:
             writer.close()
 
@@ -223,30 +220,3 @@ def _check_numbers(name: str, array: np.ndarray, type: str) -> None:
         raise NumericalError(f"{name} holds NaN or infinity: a model with such weights is not written")
     if type != "F32" and np.abs(array).max() > np.finfo(np.float16).max:
         raise UsageError(f"{name} holds {np.abs(array).max():g}, more than {type} can: write it as F32")
-
-
-# ---- the file --------------------------------------------------------------------------------------------------------
-
-
-def _force_to_disk(writer: gguf.GGUFWriter) -> None:
-    for file in writer.fout or []:
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; afterwards it takes the place of `path`, or is gone if writing failed."""
-    from glassgpt.files import _force_folder_to_disk, _umask
-
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _force_folder_to_disk(path.parent)

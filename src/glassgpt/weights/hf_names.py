@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from glassgpt.errors import DamagedFileError
 from glassgpt.models.config import GPTConfig, parameter_shapes
-from glassgpt.weights.stored import StoredTensor
+from glassgpt.weights.stored import Reading, StoredTensor
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,21 @@ def _joined(source: Source, parts: list[StoredTensor], shape: tuple[int, ...]) -
     return StoredTensor(shape, parts[0].dtype, lambda: source.join([part.read() for part in parts]))
 
 
-def hf_tensors(params: Mapping[str, np.ndarray], config: GPTConfig, model_type: str) -> dict[str, np.ndarray]:
-    """Our parameters under a file's names, as it holds them."""
+def hf_stored(params: Mapping[str, StoredTensor], config: GPTConfig, model_type: str) -> dict[str, StoredTensor]:
+    """Our parameters under a file's names, each made as the file holds it when it is read."""
     sources = hf_sources(config, model_type)
-    return {name: part for ours, value in params.items() for name, part in sources[ours].split(value)}
+    return {
+        name: StoredTensor(shape, params[ours].dtype, partial(_part, sources[ours], params[ours], name))
+        for ours in params
+        for name, shape in zip(sources[ours].names, sources[ours].shapes, strict=True)
+    }
+
+
+def _part(source: Source, whole: StoredTensor, name: str) -> np.ndarray:
+    return dict(source.split(whole.read()))[name]
+
+
+def hf_tensors(params: Mapping[str, np.ndarray], config: GPTConfig, model_type: str) -> dict[str, np.ndarray]:
+    """As `hf_stored`, of arrays that are in memory."""
+    stored = {name: StoredTensor.of(value) for name, value in params.items()}
+    return dict(Reading(hf_stored(stored, config, model_type)))

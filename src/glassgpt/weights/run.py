@@ -19,19 +19,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tomli_w
-from safetensors.numpy import save
 
 from glassgpt.errors import DamagedFileError, UsageError
-from glassgpt.files import write_atomically
+from glassgpt.files import PARTIAL, Log, make_folder, only_one, remove, replacing, write_atomically
 from glassgpt.interface import Tokenizer
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
@@ -40,14 +39,17 @@ from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
 from glassgpt.weights.bundle import Bundle
 from glassgpt.weights.hf_config import config_from_hf, config_to_hf, model_type_of
-from glassgpt.weights.hf_names import hf_tensors, our_parameters
+from glassgpt.weights.hf_names import hf_stored, our_parameters
+from glassgpt.weights.safetensors_file import metadata_of, read_safetensors, write_safetensors
 from glassgpt.weights.stored import StoredTensor
-from glassgpt.weights.tensors import check_tensors, read_parameters, read_tensors, tensors_of, torch_gpt
+from glassgpt.weights.tensors import check_numbers, check_shapes, read_parameters, torch_gpt
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 YARDSTICKS = "yardsticks.json"
+CHECKPOINTS = "checkpoints"
+MODEL = "model.safetensors"
 LOCK = ".lock"
 SETTINGS = ("config.json", "tokenizer.json", "generation_config.json", "run.toml")
 
@@ -56,8 +58,8 @@ SETTINGS = ("config.json", "tokenizer.json", "generation_config.json", "run.toml
 class Checkpoint:
     """All that is needed to go on from a step. `state`: what is no tensor, as JSON."""
 
-    weights: dict[str, np.ndarray]
-    optimizer: dict[str, np.ndarray]
+    weights: Mapping[str, StoredTensor]
+    optimizer: Mapping[str, StoredTensor]
     state: dict[str, Any]
 
 
@@ -72,25 +74,20 @@ class Metrics:
                 f"{path} has only {found} lines, fewer than when the last checkpoint was written: restore it from a "
                 "copy"
             )
-        self._file = path.open("ab")
-        self._file.truncate(length)
-        self._timing = (folder / TIMING).open("ab")
+        self._log, self._timing = Log(path, length), Log(folder / TIMING)
 
     def add(self, row: dict[str, Any]) -> None:
-        self._file.write((json.dumps(row, allow_nan=False) + "\n").encode())
+        self._log.add((json.dumps(row, allow_nan=False) + "\n").encode())
 
     def add_timing(self, row: dict[str, Any]) -> None:
-        self._timing.write((json.dumps(row, allow_nan=False) + "\n").encode())
+        self._timing.add((json.dumps(row, allow_nan=False) + "\n").encode())
 
     def force_to_disk(self) -> int:
-        """Write all that was added, and return how long metrics.jsonl is now."""
-        self._timing.flush()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return os.fstat(self._file.fileno()).st_size
+        """Returns how long metrics.jsonl is now."""
+        return self._log.force_to_disk()
 
     def close(self) -> None:
-        self._file.close()
+        self._log.close()
         self._timing.close()
 
 
@@ -115,13 +112,40 @@ class Run:
         holds anything else."""
         path = Path(path)
         if not is_run(path):
-            if (file := next((part for part in path.parents if part.exists() and not part.is_dir()), None)) is not None:
-                raise UsageError(f"{path} cannot be made: {file} is a file, not a folder")
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise UsageError(f"{path} exists and is not a run folder: choose another --out, or empty it yourself")
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            _refuse_what_is_no_run(path)
+            make_folder(path)
             write_atomically(path / MANIFEST, _json(_manifest({})))
         return cls(path)
+
+    @classmethod
+    @contextmanager
+    def held(cls, path: Path | str) -> Iterator[Run]:
+        """As `at`, and no other process has it within the block. If nothing has begun by then, nothing stays but text
+        that is prepared.
+
+        Raises UsageError, naming the process, if another one is training into it.
+        """
+        path = Path(path)
+        _refuse_what_is_no_run(path)
+        is_new = not path.exists()
+        make_folder(path)
+        with only_one(path / LOCK, "is training into this run"):
+            run = cls.at(path)
+            try:
+                yield run
+            except BaseException:
+                run._withdraw(is_new)
+                raise
+
+    def _withdraw(self, is_new: bool) -> None:
+        """Take a run away that has not begun, unless its text is prepared, which the next try may want."""
+        if self.has_begun or any(path.name not in (MANIFEST, LOCK) for path in self.path.iterdir()):
+            return
+        with suppress(OSError):
+            (self.path / MANIFEST).unlink()
+            (self.path / LOCK).unlink()
+            if is_new:
+                self.path.rmdir()
 
     @property
     def has_begun(self) -> bool:
@@ -130,6 +154,7 @@ class Run:
 
     def begin(self, config: GPTConfig, tokenizer: CharacterTokenizer | BPETokenizer, recipe: dict[str, Any]) -> None:
         """Write the settings."""
+        make_folder(self.path / CHECKPOINTS)
         generation = {"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}
         end = tokenizer.special.get(END_OF_TEXT)
         settings = (
@@ -169,12 +194,12 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        return "model.safetensors" in self._hashes
+        return MODEL in self._hashes
 
     @property
     def steps(self) -> list[int]:
         """The training steps whose checkpoints are kept, in order."""
-        names = [Path(name).stem for name in self._hashes if name.startswith("checkpoints/")]
+        names = [Path(name).stem for name in self._hashes if name.startswith(f"{CHECKPOINTS}/")]
         return sorted(int(name.removeprefix("step-")) for name in names)
 
     def model(self, step: int | None = None) -> GPT:
@@ -186,26 +211,23 @@ class Run:
         """As `model`, with the weights as what a file holds."""
         config = self.config
         if step is None and self.is_finished:
-            path = self.path / "model.safetensors"
-            tensors = read_tensors(self._read(path.name), path)
-            stored = {name: StoredTensor.of(value) for name, value in tensors.items()}
-            parameters = our_parameters(stored, config, model_type_of(config), path)
+            path = self._checked(MODEL)
+            parameters = our_parameters(read_safetensors(path), config, model_type_of(config), path)
         else:
-            weights = self.checkpoint(self._kept(step), config).weights
-            parameters = {name: StoredTensor.of(value) for name, value in weights.items()}
+            parameters = dict(self.checkpoint(self._kept(step), config).weights)
         at = "" if step is None else f"@{step}"
         return Bundle("run folder", f"{self.path}{at}", config, parameters, lambda: self.tokenizer)
 
     def checkpoint(self, step: int, config: GPTConfig) -> Checkpoint:
-        """What is kept after `step` updates."""
-        name = checkpoint_name(step)
-        path = self.path / name
-        content = self._read(name)
-        tensors = read_tensors(content, path)
-        weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-        check_tensors(weights, config, path)
-        optimizer = {key: value for key, value in tensors.items() if key.startswith("optimizer.")}
-        return Checkpoint(weights, optimizer, _parse_json(metadata_of(content)["state"].encode(), path))
+        """What is kept after `step` updates; it is compared with the manifest now, and read when it is wanted.
+
+        Raises DamagedFileError; reading a tensor raises NumericalError if it holds NaN or infinity."""
+        path = self._checked(checkpoint_name(step))
+        stored = {name: _sound(name, tensor, path) for name, tensor in read_safetensors(path).items()}
+        weights = {name.removeprefix("model."): tensor for name, tensor in stored.items() if name.startswith("model.")}
+        check_shapes(weights, config, path)
+        optimizer = {name: tensor for name, tensor in stored.items() if name.startswith("optimizer.")}
+        return Checkpoint(weights, optimizer, _parse_json(metadata_of(path)["state"].encode(), path))
 
     def metrics(self) -> list[dict[str, Any]]:
         """What metrics.jsonl says of each step; of a finished run it is checked like any other file."""
@@ -219,7 +241,8 @@ class Run:
         path = self.path / METRICS
         try:
             content = self._read(METRICS) if METRICS in self._hashes else path.read_bytes()
-            rows = [json.loads(line) for line in content.decode().splitlines()]
+            whole = content[: content.rfind(b"\n") + 1]  # a power cut may have left half a line, which is made again
+            rows = [json.loads(line) for line in whole.decode().splitlines()]
             if [row["step"] for row in rows if "loss" in row] != list(range(sum("loss" in row for row in rows))):
                 raise ValueError("its lines are not one step after another")
             return rows
@@ -235,26 +258,26 @@ class Run:
     # ---- writing ---------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, step: int, kept: Checkpoint) -> None:
-        """Write what is needed to go on from `step`, first of all the metrics so far."""
-        tensors = {f"model.{name}": value for name, value in kept.weights.items()} | kept.optimizer
-        content = save(tensors, metadata={"state": json.dumps(kept.state)})
-        self._write({checkpoint_name(step): content})
+        """Write what is needed to go on from `step`, one tensor at a time in memory. Raises NumericalError, and keeps
+        nothing of it, for NaN or infinity anywhere in it."""
+        tensors = {f"model.{name}": tensor for name, tensor in kept.weights.items()} | dict(kept.optimizer)
+        self._write_tensors(checkpoint_name(step), tensors, {"state": json.dumps(kept.state)})
 
     def drop_checkpoints(self, steps: Iterable[int]) -> None:
         """Take checkpoints away: from the manifest first, so that what it lists is always there."""
         names = [checkpoint_name(step) for step in steps]
         if not names:
             return
-        self._hashes = {name: digest for name, digest in self._hashes.items() if name not in names}
-        self._write({})
+        self._list({name: digest for name, digest in self._hashes.items() if name not in names})
         for name in names:
-            (self.path / name).unlink(missing_ok=True)
+            remove(self.path / name)
 
-    def save_model(self, model: GPT) -> None:
+    def save_model(self, weights: Mapping[str, StoredTensor]) -> None:
         """Write the finished model, and list the metrics, which change no more: from now on the run is complete."""
-        tensors = hf_tensors(tensors_of(model), model.config, model_type_of(model.config))
-        model_file = save(tensors, metadata={"format": "pt"})
-        self._write({METRICS: (self.path / METRICS).read_bytes(), "model.safetensors": model_file})
+        config = self.config
+        metrics = hashlib.sha256((self.path / METRICS).read_bytes()).hexdigest()
+        tensors = hf_stored(weights, config, model_type_of(config))
+        self._write_tensors(MODEL, tensors, {"format": "pt"}, {METRICS: metrics})
 
     def save_yardsticks(self, bits_per_byte: dict[str, float]) -> None:
         self._write({YARDSTICKS: _json(bits_per_byte)})
@@ -266,36 +289,57 @@ class Run:
         return Metrics(self.path, length)
 
     def remove_leftovers(self) -> None:
-        """What a crash has left half-way: files that the manifest doesn't list."""
-        for path in (self.path / "checkpoints").iterdir():
-            if f"checkpoints/{path.name}" not in self._hashes:
-                path.unlink()
-        for path in self.path.glob(".*.*"):
-            if path.is_file() and path.name != LOCK:
-                path.unlink()
+        """What a crash has left half-way: files that are not whole, and checkpoints that the manifest doesn't list."""
+        folder = self.path / CHECKPOINTS
+        unlisted = [
+            path for path in folder.glob("step-*.safetensors") if f"{CHECKPOINTS}/{path.name}" not in self._hashes
+        ]
+        for path in (*unlisted, *folder.glob(f".*{PARTIAL}"), *self.path.glob(f".*{PARTIAL}")):
+            remove(path)
 
     def _write(self, files: dict[str, bytes]) -> None:
         for name, content in files.items():
             write_atomically(self.path / name, content)
-            self._hashes[name] = hashlib.sha256(content).hexdigest()
-        write_atomically(self.path / MANIFEST, _json(_manifest(self._hashes)))
+        self._list(self._hashes | {name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+
+    def _write_tensors(
+        self, name: str, tensors: Mapping[str, StoredTensor], about: dict[str, str], others: Mapping[str, str] = {}
+    ) -> None:
+        with replacing(self.path / name) as file:
+            write_safetensors(file, tensors, about)
+        self._list({**self._hashes, **others, name: file.sha256})
+
+    def _list(self, hashes: dict[str, str]) -> None:
+        """Make the manifest say so; it is what counts, so it is written last."""
+        write_atomically(self.path / MANIFEST, _json(_manifest(hashes)))
+        self._hashes = hashes
 
     def _read(self, name: str) -> bytes:
         path = self.path / name
-        try:
+        with _restorable(path):
             content = path.read_bytes()
-        except OSError as error:
-            raise DamagedFileError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
+        self._check(name, len(content), hashlib.sha256(content).hexdigest())
+        return content
+
+    def _checked(self, name: str) -> Path:
+        """A file that is read piece by piece, once all of it is known to be what was saved."""
+        path = self.path / name
+        with _restorable(path), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self._check(name, file.tell(), digest)
+        return path
+
+    def _check(self, name: str, size: int, digest: str) -> None:
+        path = self.path / name
         if name not in self._hashes:
             raise DamagedFileError(
                 f"{path} is not listed in {MANIFEST}: the run was damaged, or stopped before saving it"
             )
-        if hashlib.sha256(content).hexdigest() != self._hashes[name]:
+        if digest != self._hashes[name]:
             raise DamagedFileError(
-                f"{path} is not what was saved ({len(content)} bytes, whose SHA-256 differs from {MANIFEST}): "
+                f"{path} is not what was saved ({size} bytes, whose SHA-256 differs from {MANIFEST}): "
                 "it was truncated, damaged or edited; restore it from a copy, or train again into a new folder"
             )
-        return content
 
     def _json(self, name: str) -> Any:
         return _parse_json(self._read(name), self.path / name)
@@ -332,9 +376,35 @@ def _refuse_other_recipe(run: Run, recipe: dict[str, Any]) -> None:
                 )
 
 
-def metadata_of(content: bytes) -> dict[str, str]:
-    """The __metadata__ of a safetensors file that has been read."""
-    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+def _refuse_what_is_no_run(path: Path) -> None:
+    if is_run(path):
+        return
+    if (file := next((part for part in path.parents if part.exists() and not part.is_dir()), None)) is not None:
+        raise UsageError(f"{path} cannot be made: {file} is a file, not a folder")
+    if path.exists() and (not path.is_dir() or any(not _is_ours(inner) for inner in path.iterdir())):
+        raise UsageError(f"{path} exists and is not a run folder: choose another --out, or empty it yourself")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a run that was killed before it had a manifest may have left this."""
+    return path.name == LOCK or (path.name.startswith(f".{MANIFEST}.") and path.suffix == PARTIAL)
+
+
+@contextmanager
+def _restorable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DamagedFileError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
+
+
+def _sound(name: str, tensor: StoredTensor, path: Path) -> StoredTensor:
+    def read() -> np.ndarray:
+        value = tensor.read()
+        check_numbers(name, value, str(path))
+        return value
+
+    return StoredTensor(tensor.shape, tensor.dtype, read)
 
 
 def _manifest(hashes: dict[str, str]) -> dict[str, Any]:

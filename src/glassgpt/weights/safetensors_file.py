@@ -8,18 +8,22 @@ reads headers of any size: both are seen to here. Whether these are the tensors 
 from __future__ import annotations
 
 import json
+import math
 import stat
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from glassgpt.errors import DamagedFileError, UnsupportedError
+from glassgpt.errors import DamagedFileError, NumericalError, UnsupportedError
+from glassgpt.files import NewFile
 from glassgpt.weights.stored import StoredTensor
 
 DTYPES = ("F64", "F32", "F16", "BF16")
+WRITTEN: dict[str, np.dtype[Any]] = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4")}
 LARGEST_HEADER = 8 << 20  # bytes, which name 50,000 tensors and more
 LARGEST_JSON = 8 << 20  # bytes of a config, an index or a chat template: more is no such file
 MOST_MEMBERS = 1 << 22  # values in one of them: a few bytes each in the file, and up to a hundred in memory
@@ -37,6 +41,40 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
         raise DamagedFileError(
             f"{path} is not a whole safetensors file: {error} (it has {path.stat().st_size:,} bytes); {CURE}"
         ) from None
+
+
+def write_safetensors(file: NewFile, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
+    """Write the tensors in the order of their names, one at a time in memory. Raises NumericalError for NaN or infinity
+    in one of them, and UnsupportedError unless they are float32 or float64."""
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    names = sorted(tensors, key=lambda name: (tensors[name].dtype != "F64", name))  # so that all lie at multiples of 8
+    at = 0
+    for name in names:
+        if tensors[name].dtype not in WRITTEN:
+            raise UnsupportedError(
+                f"{file.path}: {name} is {tensors[name].dtype}, and {', '.join(WRITTEN)} are written"
+            )
+        end = at + math.prod(tensors[name].shape) * WRITTEN[tensors[name].dtype].itemsize
+        header[name] = {"dtype": tensors[name].dtype, "shape": list(tensors[name].shape), "data_offsets": [at, end]}
+        at = end
+    content = json.dumps(header, separators=(",", ":")).encode()
+    content += b" " * (-len(content) % 8)
+    file.write(struct.pack("<Q", len(content)) + content)
+    for name in names:
+        _write(file, name, tensors[name])
+
+
+def _write(file: NewFile, name: str, tensor: StoredTensor) -> None:
+    value = np.ascontiguousarray(tensor.read(), dtype=WRITTEN[tensor.dtype]).reshape(tensor.shape)
+    if not np.isfinite(value).all():
+        raise NumericalError(f"{file.path} is not written: {name} holds NaN or infinity")
+    file.write(value.reshape(-1).data)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself, once `read_safetensors` has looked at it."""
+    with safe_open(path, framework="np") as file:
+        return file.metadata() or {}
 
 
 def _check_header(path: Path) -> None:

@@ -6,7 +6,7 @@ read or allocated until `read` is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,3 +30,19 @@ class StoredTensor:
         return cls(
             array.shape, {"float64": "F64", "float32": "F32"}.get(array.dtype.name, array.dtype.name), lambda: array
         )
+
+
+class Reading(Mapping[str, np.ndarray]):
+    """Stored tensors as arrays, each read anew whenever it is asked for, so that one at a time is in memory."""
+
+    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._stored[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)

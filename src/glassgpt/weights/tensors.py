@@ -20,6 +20,7 @@ from glassgpt.errors import DamagedFileError, NumericalError, TooLargeError
 from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_array import ArrayGPT
 from glassgpt.weights.bundle import Bundle
+from glassgpt.weights.stored import Reading, StoredTensor
 
 if TYPE_CHECKING:
     import torch
@@ -31,16 +32,23 @@ LINEAR = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 def check_tensors(tensors: Mapping[str, np.ndarray], config: GPTConfig, source: Path) -> None:
     """Raise DamagedFileError unless the tensors are exactly those of the config, NumericalError if one isn't finite."""
+    check_shapes(tensors, config, source)
+    for name in parameter_shapes(config):
+        check_numbers(name, tensors[name], str(source))
+
+
+def check_shapes(tensors: Mapping[str, np.ndarray | StoredTensor], config: GPTConfig, source: Path) -> None:
+    """Raise DamagedFileError unless the tensors are exactly those of the config, by their names and shapes."""
     shapes = parameter_shapes(config)
     if missing := sorted(shapes.keys() - tensors.keys()):
         raise DamagedFileError(f"{source} lacks {len(missing)} of {len(shapes)} tensors, {missing[0]} among them")
     if extra := sorted(tensors.keys() - shapes.keys()):
         raise DamagedFileError(f"{source} holds {extra[0]}, which a model of its config.json does not have")
     for name, shape in shapes.items():
-        tensor = tensors[name]
-        if tensor.shape != shape:
-            raise DamagedFileError(f"{source}: {name} should be of shape {shape} by config.json, and is {tensor.shape}")
-        check_numbers(name, tensor, str(source))
+        if tensors[name].shape != shape:
+            raise DamagedFileError(
+                f"{source}: {name} should be of shape {shape} by config.json, and is {tensors[name].shape}"
+            )
 
 
 def check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
@@ -93,11 +101,22 @@ def refuse_if_too_large(bundle: Bundle, bytes_each: float) -> None:
 
 def tensors_of(model: GPT) -> dict[str, np.ndarray]:
     """A torch GPT's parameters as files hold them: contiguous float32 or float64 arrays of their own."""
+    return dict(Reading(stored_tensors(model.state_dict(), model.config)))
+
+
+def stored_tensors(state: Mapping[str, torch.Tensor], config: GPTConfig) -> dict[str, StoredTensor]:
+    """A state_dict as files hold it, each tensor made when it is read; the state is not to change until then."""
     return {
-        name: np.array(turned(name, _as_numpy(value)), order="C")
-        for name, value in model.state_dict().items()
-        if name != "lm_head.weight" or not model.config.tied  # tied to wte.weight
+        name: _stored(name, value)
+        for name, value in state.items()
+        if name != "lm_head.weight" or not config.tied  # tied to wte.weight
     }
+
+
+def _stored(name: str, value: torch.Tensor) -> StoredTensor:
+    shape = tuple(reversed(value.shape)) if name.endswith(LINEAR) else tuple(value.shape)
+    dtype = "F64" if value.itemsize == 8 else "F32"
+    return StoredTensor(shape, dtype, lambda: np.array(turned(name, _as_numpy(value)), order="C"))
 
 
 def _as_numpy(value: torch.Tensor) -> np.ndarray:
@@ -148,11 +167,17 @@ def _tensor(name: str, value: np.ndarray, dtype: torch.dtype | None) -> torch.Te
 
 
 def load_into(model: GPT, tensors: Mapping[str, np.ndarray]) -> None:
-    """Set the parameters of a torch GPT."""
+    """Set the parameters of a torch GPT, one after another; `tensors` has each of them, and no other."""
     import torch
 
-    state = {name: torch.from_numpy(np.array(turned(name, value), order="C")) for name, value in tensors.items()}
-    model.load_state_dict(state | ({"lm_head.weight": state["wte.weight"]} if model.config.tied else {}))
+    own = model.state_dict()
+    if model.config.tied:
+        del own["lm_head.weight"]
+    if wrong := sorted(own.keys() ^ tensors.keys()):
+        raise DamagedFileError(f"a model of this config.json and the tensors it is to have differ in {wrong[0]}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(torch.from_numpy(np.array(turned(name, tensors[name]), order="C")))
 
 
 def array_gpt(tensors: Mapping[str, np.ndarray], config: GPTConfig) -> ArrayGPT:
