@@ -107,7 +107,7 @@ class CausalSelfAttention(nn.Module):
         if places.dropout is None:
             mixed = attend(q, k, v, places.mask)  # (B, H, T, D)
         else:
-            mixed = attend_dropping(q, k, v, places.mask, places.dropout)
+            mixed = places.dropout.attend(q, k, v, places.mask)
         return self.c_proj(mixed.transpose(1, 2).flatten(2))  # -> (B, T, C)
 
 
@@ -118,15 +118,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if T == 1 and mask is None:
         return F.scaled_dot_product_attention(q.view(B, K, H // K, D), k, v).view(B, H, 1, D)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=K != H)
-
-
-def attend_dropping(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: Dropout) -> Tensor:
-    """As `attend`, with some of the attention falling out."""
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
-    if mask is None:
-        mask = scores.new_full(scores.shape[-2:], -math.inf).triu(1)
-    return dropout(F.softmax(scores + mask, dim=-1)) @ v
 
 
 def turn(x: Tensor, places: Places) -> Tensor:

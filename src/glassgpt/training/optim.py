@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from glassgpt.training.processes import gathered, spread_like, whole
 from glassgpt.training.recipe import TrainSection
+
+Each = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterable[Tensor]]
 
 DECAY_OF_WSD = 0.2  # the share of the steps over which warm-up-stable-decay falls
 
@@ -35,11 +37,11 @@ def learning_rate_at(train: TrainSection, step: int) -> float:
     return train.learning_rate * (train.final_learning_rate + (1 - train.final_learning_rate) * height)
 
 
-def optimizers_for(model: nn.Module, train: TrainSection) -> list[torch.optim.Optimizer]:
+def optimizers_for(model: nn.Module, train: TrainSection, each: Each = map) -> list[torch.optim.Optimizer]:
     """AdamW for every parameter; with muon, Muon for the matrices of the blocks and AdamW for the rest.
 
     Muon makes each update of a matrix orthogonal, by five Newton-Schulz steps, and scales it to the size that AdamW's
-    would have, so both go by one learning rate.
+    would have, so both go by one learning rate. `each`: what applies it to each matrix, such as a pool's map.
     """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     in_blocks = [p for name, p in trained if p.dim() == 2 and ("h." in name) and train.optimizer == "muon"]
@@ -56,7 +58,7 @@ def optimizers_for(model: nn.Module, train: TrainSection) -> list[torch.optim.Op
         )
     ]
     if in_blocks:
-        made.append(Muon(in_blocks, train.learning_rate, train.weight_decay))
+        made.append(Muon(in_blocks, train.learning_rate, train.weight_decay, each))
     return made
 
 
@@ -71,8 +73,9 @@ class Muon(torch.optim.Optimizer):
     MOMENTUM = 0.95
     COEFFICIENTS = (3.4445, -4.775, 2.0315)  # of a quintic that takes singular values into the neighbourhood of 1
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float, each: Each = map) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self.each = each
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -80,13 +83,15 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 momentum = self.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
                 momentum.lerp_(parameter.grad, 1 - self.MOMENTUM)
-                update = orthogonal(whole(parameter.grad.lerp(momentum, self.MOMENTUM)))  # Nesterov's
+            nesterov = (whole(p.grad.lerp(self.state[p]["momentum_buffer"], self.MOMENTUM)) for p in group["params"])
+            for parameter, update in zip(group["params"], self.each(orthogonal, nesterov), strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(
                     spread_like(update, parameter), alpha=-group["lr"] * 0.2 * math.sqrt(max(parameter.shape))
                 )
 
 
+@torch.no_grad()
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     """Nearly the nearest matrix with orthonormal rows or columns, by Newton-Schulz steps: singular values near 1."""
     a, b, c = Muon.COEFFICIENTS
@@ -95,7 +100,7 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     x = x / x.norm().clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
 
 
@@ -124,7 +129,7 @@ def restore_optimizers(
     """Put back what `optimizer_tensors` gave, in every process."""
     for name, parameter in model.named_parameters():
         prefix = f"optimizer.{name}."
-        kept = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        kept = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
         for optimizer in optimizers:
             if kept and any(parameter is p for group in optimizer.param_groups for p in group["params"]):
                 optimizer.state[parameter] = {key: _like(parameter, value) for key, value in kept.items()}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.models.dropout import Dropout
+from glassgpt.models.threads import using
 from glassgpt.training.objective import Objective, Rows
 from glassgpt.training.optim import learning_rate_at, optimizers_for, set_learning_rate
 from glassgpt.training.processes import Processes, whole
@@ -55,10 +57,17 @@ class Trainer:
         self.model = model.to(self.among.device)
         self.spread = self.among.spread(self.model, train.shard)
         self.forward = torch.compile(self.spread) if self.choices.compiled else self.spread
-        self.optimizers = optimizers_for(self.model, train)
+        self.by_threads = self.choices.threads > 1 and not self.choices.compiled
+        self.by_threads &= self.among.count == 1 and self.among.device == "cpu"
+        self.pool = ThreadPoolExecutor(self.choices.threads, "rows", torch.set_num_threads, (1,))
+        self.optimizers = optimizers_for(self.model, train, self.pool.map if self.by_threads else map)
 
     def step(self, number: int, rows: Rows) -> Step:
         """One update from a batch. Raises NumericalError, and changes nothing, if the gradient is not finite."""
+        with using(1) if self.by_threads else nullcontext():
+            return self._step(number, rows)
+
+    def _step(self, number: int, rows: Rows) -> Step:
         loss = self.add_gradients(number, rows)
         rate = learning_rate_at(self.train, number)
         norm = float(whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.train.grad_clip or torch.inf)))
@@ -75,24 +84,48 @@ class Trainer:
         terms = self.objective.terms(rows)
         if terms == 0:
             raise UsageError(f"step {number} has no target that counts: every row is masked")
-        parts = self.among.parts(len(next(iter(rows.values()))), self.train.micro_batch_size)
+        n_rows = len(next(iter(rows.values())))
+        if self.by_threads:
+            return self._add_by_threads(number, rows, n_rows, terms)
+        parts = self.among.parts(n_rows, self.train.micro_batch_size)
         loss = torch.zeros((), device=self.among.device)
         for i, span in enumerate(parts):
             taken = span or range(max(0, span.start - 1), max(1, span.start))  # any row, to count for nothing
-            part = {name: self._here(value[taken.start : taken.stop]) for name, value in rows.items()}
             with self.among.gathering(self.spread, now=i == len(parts) - 1):
-                with self._autocast():
-                    part_loss = self.objective.loss(self._logits_of(number, taken.start, part), part) / terms
+                part_loss = self._loss_of(number, rows, taken) / terms
                 part_loss = part_loss if span else part_loss * 0
                 (part_loss * self.among.count).backward()  # DDP and FSDP take the mean over processes
             loss += part_loss.detach()
         return self.among.total(float(loss))
 
-    def _here(self, value: np.ndarray) -> Tensor:
-        return torch.from_numpy(value).to(self.among.device)
+    def _add_by_threads(self, number: int, rows: Rows, n_rows: int, terms: int) -> float:
+        """Each thread takes rows of its own from beginning to end, and the gradients are added in the threads' order:
+        no thread waits for another at every operation, and what torch does in one thread is done in all."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        n, at_once = min(self.choices.threads, n_rows), self.train.micro_batch_size
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.among.device.split(":")[0], torch.bfloat16, self.choices.precision == "bfloat16")
+        def work(share: range) -> tuple[float, list[Tensor]]:
+            loss, grads = 0.0, []
+            for first in range(share.start, share.stop, at_once or len(share)):
+                span = range(first, min(first + (at_once or len(share)), share.stop))
+                part_loss = self._loss_of(number, rows, span) / terms
+                new = torch.autograd.grad(part_loss, parameters, materialize_grads=True)
+                grads = torch._foreach_add(grads, new) if grads else list(new)
+                loss += float(part_loss.detach())
+            return loss, grads
+
+        done = list(self.pool.map(work, [range(i * n_rows // n, (i + 1) * n_rows // n) for i in range(n)]))
+        for _, grads in done:
+            for parameter, grad in zip(parameters, grads, strict=True):
+                parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+        return sum(loss for loss, _ in done)
+
+    def _loss_of(self, number: int, rows: Rows, span: range) -> Tensor:
+        """The sum of these rows' terms."""
+        device = self.among.device
+        part = {name: torch.from_numpy(value[span.start : span.stop]).to(device) for name, value in rows.items()}
+        with torch.autocast(device.split(":")[0], torch.bfloat16, self.choices.precision == "bfloat16"):
+            return self.objective.loss(self._logits_of(number, span.start, part), part)
 
     def _logits_of(self, number: int, first: int, part: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
         options: dict[str, Any] = {}

@@ -1,6 +1,6 @@
-"""Compiling decode.c at first use, for the very processor it runs on.
+"""Compiling decode.c and train.c at first use, for the very processor they run on.
 
-The library lies in the user's cache folder under the hash of all that shapes it (the source, the options, and what the
+A library lies in the user's cache folder under the hash of all that shapes it (the source, the options, and what the
 compiler says of itself and of this processor) and its own, by which a damaged one is known. Where there is no compiler
 there is no library and a reason, never an exception. GLASSGPT_NATIVE=0 turns it off.
 """
@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("decode.c")
+DECODE = "decode.c"
 OPTIONS = [
     *("-std=gnu11", "-fPIC", "-shared", "-pthread"),
     *("-fopenmp-simd", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
@@ -35,24 +35,25 @@ class CannotBuild(Exception):
 
 
 @functools.cache
-def _loaded() -> ctypes.CDLL | str:
+def _loaded(source: str = DECODE) -> ctypes.CDLL | str:
     """The library, or why there is none: decided once in a process."""
     if os.environ.get("GLASSGPT_NATIVE") == "0":
         return "GLASSGPT_NATIVE=0 turns it off"
     try:
-        return _load(_find_compiler())
+        return _load(_find_compiler(), source)
     except CannotBuild as problem:
         return str(problem)
 
 
-def library() -> ctypes.CDLL | None:
-    loaded = _loaded()
+def library(source: str = DECODE) -> ctypes.CDLL | None:
+    """The library made of a C file in this folder, or None."""
+    loaded = _loaded(source)
     return None if isinstance(loaded, str) else loaded
 
 
 def why_not() -> str | None:
     """Why there is no native engine here, or None where there is one."""
-    loaded = _loaded()
+    loaded = _loaded(DECODE)
     return loaded if isinstance(loaded, str) else None
 
 
@@ -69,29 +70,32 @@ def _find_compiler() -> list[str]:
     raise CannotBuild("no C compiler was found: install gcc or clang")
 
 
-def _load(compiler: list[str]) -> ctypes.CDLL:
+def _load(compiler: list[str], source: str) -> ctypes.CDLL:
     problems = []
     for target in TARGETS:
         for folder in (cache_folder, temporary_folder):
             try:
-                return ctypes.CDLL(str(compiled(compiler, [*target, *OPTIONS], folder())))
+                return ctypes.CDLL(str(compiled(compiler, [*target, *OPTIONS], folder(), source)))
             except (OSError, CannotBuild) as problem:
                 problems.append(str(problem))
     raise CannotBuild(problems[0])
 
 
-def compiled(compiler: list[str], options: list[str], folder: Path) -> Path:
+def compiled(compiler: list[str], options: list[str], folder: Path, source: str = DECODE) -> Path:
     """The library of these options in `folder`, compiled there unless it is there already, whole."""
-    about = _run([*compiler, *options, "-dM", "-E", "-x", "c", os.devnull])  # its version, and what the processor can
-    key = hashlib.sha256("\0".join([*compiler, *options, about, sys.platform]).encode() + SOURCE.read_bytes())
-    name = f"decode-{key.hexdigest()[:32]}"
+    about = _run(
+        [*compiler, *options, "-dM", "-E", "-x", "c", os.devnull], source
+    )  # its version, and what the processor can
+    code = Path(__file__).with_name(source)
+    key = hashlib.sha256("\0".join([*compiler, *options, about, sys.platform]).encode() + code.read_bytes())
+    name = f"{code.stem}-{key.hexdigest()[:32]}"
     for kept in folder.glob(f"{name}-*.so"):
         if kept.name == _name_with_digest(name, kept):
             return kept
         kept.unlink(missing_ok=True)  # damaged: to load half a library would end the process
     with tempfile.TemporaryDirectory(dir=folder) as workshop:
-        fresh = Path(workshop) / "decode.so"
-        _run([*compiler, *options, str(SOURCE), "-o", str(fresh), "-lm"])
+        fresh = Path(workshop) / "fresh.so"
+        _run([*compiler, *options, str(code), "-o", str(fresh), "-lm"], source)
         path = folder / _name_with_digest(name, fresh)
         fresh.replace(path)  # at once: a reader finds all of it or nothing
     return path
@@ -101,13 +105,13 @@ def _name_with_digest(name: str, library: Path) -> str:
     return f"{name}-{hashlib.sha256(library.read_bytes()).hexdigest()[:32]}.so"
 
 
-def _run(command: list[str]) -> str:
+def _run(command: list[str], source: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as problem:
         raise CannotBuild(f"the C compiler could not be run: {problem}") from None
     if done.returncode:
-        raise CannotBuild(f"{command[0]} failed on decode.c: {done.stderr.strip()[:LONGEST_COMPLAINT]}")
+        raise CannotBuild(f"{command[0]} failed on {source}: {done.stderr.strip()[:LONGEST_COMPLAINT]}")
     return done.stdout
 
 
