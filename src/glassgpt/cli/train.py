@@ -127,8 +127,8 @@ def what_now(trained: Run, account: dict[str, Any]) -> str:
     if best in (None, last) or best not in trained.steps:
         return f'Let it write: glassgpt generate {trained.path} "..." --max-new-tokens 200'
     return (
-        f"The validation loss was lowest after step {best}, and rose since: the model learns the text by heart. That one"
-        f' is kept, use it: glassgpt generate {trained.path}@{best} "..." --max-new-tokens 200'
+        f"The validation loss was lowest after step {best} and rose since: the model learns its text by heart. That "
+        f'step is kept: glassgpt generate {trained.path}@{best} "..." --max-new-tokens 200'
     )
 
 
@@ -139,7 +139,7 @@ def account_lines(config: GPTConfig, account: dict[str, Any], recipe: Recipe) ->
     gpt2 = account["gpt2_bytes_per_token"]
     beside = f"GPT-2's words have {gpt2:.2f}" if gpt2 else "GPT-2's words are not at hand"
     seen = account["epochs"]
-    times = f"{seen:.1f} times" if seen >= 1 else f"{100 * seen:.2g} % of it"
+    times = f"all of the text {seen:.1f} times" if seen >= 1 else f"{100 * seen:.2g} % of the text once"
     lines = [
         f"text: {account['bytes']:,} bytes, documents: {account['documents']:,}, tokens to train: "
         f"{account['train_tokens']:,}, to validate: {kept_back}",
@@ -147,13 +147,14 @@ def account_lines(config: GPTConfig, account: dict[str, Any], recipe: Recipe) ->
         f"bytes ({beside})",
         f"model: {config.n_parameters:,} parameters, {config.n_layer} layers, {config.n_embd:,} wide, "
         f"context {config.context_length:,}",
-        f"plan: {train.steps:,} steps of {account['tokens_a_step']:,} tokens; the text is seen {times}",
+        f"plan: {train.steps:,} steps of {account['tokens_a_step']:,} tokens, which reads {times}",
     ]
     aim = recipe.model.vocab_size
     if account["vocabulary"] in ("words", "bpe") and account["vocab_size"] < aim:
-        lines[1] += f"; the text holds no more, {aim:,} were aimed at"
+        lines[1] += f"; the text is too short for the {aim:,} aimed at"
     if seen > BY_HEART:
-        lines.append(f"so often that a model learns it by heart: give more text, or train.steps={train.steps // 4}")
+        fewer = max(1, round(train.steps * BY_HEART / 2 / seen))
+        lines.append(f"so often that the model will know it by heart: give more text, or --set train.steps={fewer}")
     if len(account["sources"]) > 1:
         lines += [source_line(source) for source in account["sources"]]
     return lines + (cleaning_lines(clean) if clean else [])

@@ -9,7 +9,7 @@ from typing import Any
 from glassgpt.errors import GlassGPTError
 from glassgpt.interface import Tokenizer
 from glassgpt.text.bpe import BPETokenizer
-from glassgpt.text.token_files import MANIFEST, TokenFiles, TokenPart, read_manifest
+from glassgpt.text.token_files import MANIFEST, TokenPart, read_manifest
 from glassgpt.text.vocabulary import bytes_per_token
 from glassgpt.training.data import Corpus
 from glassgpt.training.evaluate import best_step

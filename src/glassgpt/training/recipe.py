@@ -15,7 +15,7 @@ from typing import Any, Literal
 from glassgpt.errors import UsageError
 from glassgpt.models.config import GPTConfig
 
-VOCAB_SIZE = 4096  # what words and bpe aim at if the recipe doesn't say
+VOCAB_SIZE = 2048  # what words and bpe aim at if the recipe doesn't say
 LARGEST_RATE = 1e30  # beyond it float32 can't hold an update, and no training wants it
 
 
@@ -187,6 +187,7 @@ def _plain_value(value: Any) -> Any:
 
 def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe of a TOML file with `key=value` overrides, each value read as its key's type: a sequence is a string.
+    `key=` leaves a key out, as if the file had none, unless a string could be meant to be empty.
 
     Raises UsageError for a file that isn't there or isn't TOML, a key or a type that no recipe has, or a missing key.
     """
@@ -230,7 +231,11 @@ def recipe_from_dict(content: dict[str, Any], overrides: Iterable[str] = ()) -> 
             values[section][key] = _checked(value, _type_of(section, key), f"{section}.{key}")
     for override in overrides:
         section, key, value = _split(override)
-        values[section][key] = _parsed(value, _type_of(section, key), f"{section}.{key}")
+        kind = _type_of(section, key)
+        if value == "" and kind is not str:
+            values[section].pop(key, None)
+        else:
+            values[section][key] = _parsed(value, kind, f"{section}.{key}")
     if "files" in values["data"]:
         values["model"].setdefault("vocab_size", VOCAB_SIZE)
     return Recipe(**{section: _build(cls, values[section], section) for section, cls in sections.items()})
@@ -294,9 +299,7 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
 
 def _parsed(text: str, kind: Any, name: str) -> Any:
     """A value of the command line: a list is written as in TOML, or as its one entry."""
-    plain, optional = _plain(kind)
-    if optional and text == "":
-        return None
+    plain, _ = _plain(kind)
     if typing.get_origin(plain) is tuple:
         if not text.startswith("["):
             return (_parsed(text, typing.get_args(plain)[0], name),)
