@@ -11,7 +11,7 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize, quantize
 
-from glassgpt.errors import NumericalError, UsageError
+from glassgpt.errors import NumericalError, UsageError, WriteError
 from glassgpt.models import gpt_array
 from glassgpt.models.config import GPTConfig, RopeScaling, parameter_shapes
 from glassgpt.models.gpt_array import ArrayGPT
@@ -216,7 +216,7 @@ def test_a_file_that_is_there_is_replaced_only_by_a_whole_one(tmp_path, tokenize
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(WriteError, match=r"model\.gguf cannot be written: No space"):
             export_gguf(LLAMA, random_params(LLAMA), tokenizer, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
