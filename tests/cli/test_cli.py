@@ -17,37 +17,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from glassgpt.cli.main import COMMANDS, main
+from glassgpt.cli.main import COMMANDS
 from glassgpt.weights.run import Run
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(ROOT / "recipes" / "baby.toml")
-
-
-@pytest.fixture
-def ask(capsys):
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:  # argparse ends the program itself
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def ask_json(ask):
-    """Run a command with --json that must succeed: the one object that it prints."""
-
-    def run(*arguments):
-        code, out, err = ask(*arguments, "--json")
-        assert code == 0, err
-        return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-
-    return run
 
 
 @pytest.fixture

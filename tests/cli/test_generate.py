@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import glassgpt.loading
-from glassgpt.cli.main import main
 from glassgpt.decoding.generate import generate
 from glassgpt.interface import Tokenizer
 from glassgpt.models.ngram import NGram
@@ -43,32 +41,8 @@ def models(monkeypatch):
     monkeypatch.setattr(glassgpt.loading, "open_model", lambda *_, **__: SimpleNamespace(end_tokens=()))
 
 
-@pytest.fixture
-def ask(capsys):
-    """(exit code, standard output, standard error) of `glassgpt generate`."""
-
-    def run(*arguments):
-        try:
-            code = main(["generate", *map(str, arguments)])
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def ask_json(ask):
-    def run(*arguments):
-        code, out, err = ask(*arguments, "--json")
-        assert code == 0, err
-        return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-
-    return run
-
-
 def test_the_object_holds_text_tokens_and_log_probabilities(models, ask_json):
-    told = ask_json("six", "abb", "--max-new-tokens", 8, "--temperature", 0, "--ignore-end")
+    told = ask_json("generate", "six", "abb", "--max-new-tokens", 8, "--temperature", 0, "--ignore-end")
     assert told["prompt_tokens"] == [0, 2]
     assert told["tokens"] == generate(MODEL, [0, 2], 8, temperature=0)
     text = [0, 2]
@@ -80,75 +54,76 @@ def test_the_object_holds_text_tokens_and_log_probabilities(models, ask_json):
 
 
 def test_log_probabilities_are_the_models_own_under_any_sampler(models, ask_json):
-    told = ask_json("six", "ab", "--top-k", 1)
+    told = ask_json("generate", "six", "ab", "--top-k", 1)
     assert all(logprob < 0 for logprob in told["logprobs"]) and told["sampler"]["top_k"] == 1
 
 
 def test_an_empty_prompt_starts_from_the_end_of_text_and_shows_nothing_of_it(models, ask, ask_json):
-    told = ask_json("says", "", "--temperature", 0)
+    told = ask_json("generate", "says", "", "--temperature", 0)
     assert told["prompt_tokens"] == [5] and told["tokens"] == [1, 0, 3, 4, 2, 5]
     assert told["text"] == "aabéb" and told["finish_reason"] == "stop"
-    assert ask("says", "", "--temperature", 0)[1] == "aabéb\n"
+    assert ask("generate", "says", "", "--temperature", 0)[1] == "aabéb\n"
 
 
 def test_the_end_of_text_ends_unless_it_is_ignored_or_another_is_named(models, ask_json):
-    assert len(ask_json("says", "", "--temperature", 0, "--ignore-end")["tokens"]) == 20
-    assert ask_json("says", "", "--temperature", 0, "--end-tokens", "0,2")["tokens"] == [1, 0]
+    assert len(ask_json("generate", "says", "", "--temperature", 0, "--ignore-end")["tokens"]) == 20
+    assert ask_json("generate", "says", "", "--temperature", 0, "--end-tokens", "0,2")["tokens"] == [1, 0]
 
 
 @pytest.mark.parametrize(("stop", "text"), [(["éb"], "aab"), (["ba", "bé"], "aa"), (["zz"], "aabéb"), (["aa"], "")])
 def test_the_text_ends_before_a_stop_string(models, ask, ask_json, stop, text):
     options = [part for one in stop for part in ("--stop", one)]
-    assert ask_json("says", "", "--temperature", 0, *options)["text"] == text
-    assert ask("says", "", "--temperature", 0, *options)[1] == text + "\n"
+    assert ask_json("generate", "says", "", "--temperature", 0, *options)["text"] == text
+    assert ask("generate", "says", "", "--temperature", 0, *options)[1] == text + "\n"
 
 
 def test_the_repetition_penalty_is_part_of_the_sampler(models, ask_json):
-    told = ask_json("six", "ab", "--temperature", 0, "--repetition-penalty", 1.5, "--ignore-end")
+    told = ask_json("generate", "six", "ab", "--temperature", 0, "--repetition-penalty", 1.5, "--ignore-end")
     assert told["tokens"] == generate(MODEL, [0], 20, temperature=0, repetition_penalty=1.5)
     assert told["sampler"]["repetition_penalty"] == 1.5
 
 
 def test_without_a_tokenizer_ids_go_in_and_ids_come_out(models, ask, ask_json):
-    told = ask_json("plain", "--tokens", "0,2", "--max-new-tokens", 4)
+    told = ask_json("generate", "plain", "--tokens", "0,2", "--max-new-tokens", 4)
     assert told["tokens"] == generate(MODEL, [0, 2], 4)
     assert told["text"] is told["pieces"] is None and "tokenizer" in told["text_note"]
     assert (
-        ask("plain", "--tokens", "0,2", "--max-new-tokens", 4)[1] == ",".join(map(str, [0, 2, *told["tokens"]])) + "\n"
+        ask("generate", "plain", "--tokens", "0,2", "--max-new-tokens", 4)[1]
+        == ",".join(map(str, [0, 2, *told["tokens"]])) + "\n"
     )
 
 
 def test_several_samples_are_those_of_their_seeds(models, ask, ask_json):
-    told = ask_json("six", "ab", "--samples", 3, "--seed", 4)
+    told = ask_json("generate", "six", "ab", "--samples", 3, "--seed", 4)
     assert [sample["tokens"] for sample in told["samples"]] == [
-        ask_json("six", "ab", "--seed", seed)["tokens"] for seed in (4, 5, 6)
+        ask_json("generate", "six", "ab", "--seed", seed)["tokens"] for seed in (4, 5, 6)
     ]
     assert told["tokens"] == told["samples"][0]["tokens"]
-    assert len(ask("six", "ab", "--samples", 3)[1].splitlines()) == 3
+    assert len(ask("generate", "six", "ab", "--samples", 3)[1].splitlines()) == 3
 
 
 def test_beams_come_with_their_scores(models, ask, ask_json):
-    told = ask_json("six", "ab", "--beams", 4, "--max-new-tokens", 5, "--length-penalty", 0.5)
+    told = ask_json("generate", "six", "ab", "--beams", 4, "--max-new-tokens", 5, "--length-penalty", 0.5)
     scores = [beam["score"] for beam in told["beams"]]
     assert len(scores) == 4 and scores == sorted(scores, reverse=True)
     best = told["beams"][0]
     assert told["tokens"] == best["tokens"] and told["text"] == best["text"]
     assert best["logprob"] == pytest.approx(sum(best["logprobs"]))
     assert best["score"] == pytest.approx(best["logprob"] / len(best["tokens"]) ** 0.5)
-    assert len(ask("six", "ab", "--beams", 4)[1].splitlines()) == 4
-    assert ask_json("says", "", "--beams", 1)["text"] == "aabéb"
-    assert ask_json("plain", "--tokens", "0", "--beams", 2)["text"] is None
-    assert ask_json("says", "", "--beams", 2, "--max-new-tokens", 0)["tokens"] == []
+    assert len(ask("generate", "six", "ab", "--beams", 4)[1].splitlines()) == 4
+    assert ask_json("generate", "says", "", "--beams", 1)["text"] == "aabéb"
+    assert ask_json("generate", "plain", "--tokens", "0", "--beams", 2)["text"] is None
+    assert ask_json("generate", "says", "", "--beams", 2, "--max-new-tokens", 0)["tokens"] == []
 
 
 def test_guessing_ahead_changes_no_greedy_text(models, ask, ask_json):
-    plain = ask_json("six", "ab", "--temperature", 0, "--max-new-tokens", 30)
+    plain = ask_json("generate", "six", "ab", "--temperature", 0, "--max-new-tokens", 30)
     for options in (("--lookup", 2), ("--draft", "says"), ("--draft", "six", "--draft-tokens", 7)):
-        told = ask_json("six", "ab", "--temperature", 0, "--max-new-tokens", 30, *options)
+        told = ask_json("generate", "six", "ab", "--temperature", 0, "--max-new-tokens", 30, *options)
         assert told["tokens"] == plain["tokens"] and told["text"] == plain["text"]
         assert told["speculation"]["accepted"] <= told["speculation"]["drafted"]
         assert told["speculation"]["calls"] <= 30
-    assert ask("says", "", "--lookup", 2, "--temperature", 0)[1] == "aabéb\n"
+    assert ask("generate", "says", "", "--lookup", 2, "--temperature", 0)[1] == "aabéb\n"
 
 
 @pytest.mark.parametrize(
@@ -181,6 +156,6 @@ def test_guessing_ahead_changes_no_greedy_text(models, ask, ask_json):
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(models, ask, options, word):
-    code, out, err = ask(*options)
+    code, out, err = ask("generate", *options)
     assert code == 2 and word in err and "Traceback" not in err and "defect" not in err
     assert out == ""

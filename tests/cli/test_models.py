@@ -28,30 +28,6 @@ SPECIAL = {"<|endoftext|>": 258, "<|im_start|>": 259, "<|im_end|>": 260}
 CONFIG = GPTConfig(261, 64, 2, 4, 16, False, 2, position="rope", norm="rmsnorm", mlp="swiglu", tied=True)
 
 
-@pytest.fixture
-def ask(capsys):
-    """(exit code, standard output, standard error) of a command run in this process."""
-
-    def run(*arguments):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def ask_json(ask):
-    def run(*arguments):
-        code, out, err = ask(*arguments, "--json")
-        assert code == 0, err
-        return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-
-    return run
-
-
 def refused(told, *words, code=None):
     """One line on standard error, nothing on standard output, and exit code 1 or 2."""
     got, out, err = told

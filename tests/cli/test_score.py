@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
 
 import glassgpt.loading
-from glassgpt.cli.main import main
 from glassgpt.models.ngram import NGram
 from glassgpt.numerics import log_softmax
 from glassgpt.text.character import CharacterTokenizer
@@ -34,34 +32,12 @@ def models(monkeypatch):
     monkeypatch.setattr(glassgpt.loading, "load", lambda ref, *_, **__: found[ref])
 
 
-@pytest.fixture
-def ask(capsys):
-    def run(*arguments):
-        try:
-            code = main(["score", *map(str, arguments)])
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def ask_json(ask):
-    def run(*arguments):
-        code, out, err = ask(*arguments, "--json")
-        assert code == 0, err
-        return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-
-    return run
-
-
 def by_definition(text):
     return [float(log_softmax(MODEL.next_token_logits([text[:t]]))[0, text[t]]) for t in range(1, len(text))]
 
 
 def test_the_object_holds_every_token_and_the_totals(models, ask_json):
-    told = ask_json("three", "aéé!a")
+    told = ask_json("score", "three", "aéé!a")
     tokens, logprobs = [0, 1, 1, 2, 0], by_definition([0, 1, 1, 2, 0])
     assert told["tokens"] == tokens and told["pieces"] == list("aéé!a")
     assert told["logprobs"][0] is None and "--from-start" in told["logprobs_note"]
@@ -73,41 +49,41 @@ def test_the_object_holds_every_token_and_the_totals(models, ask_json):
 
 
 def test_from_the_start_the_first_token_is_scored_too(models, ask_json):
-    told = ask_json("three", "aé", "--from-start")
+    told = ask_json("score", "three", "aé", "--from-start")
     assert told["tokens"] == [0, 1] and told["logprobs"] == pytest.approx(by_definition([2, 0, 1]), abs=1e-12)
     assert "logprobs_note" not in told
 
 
 def test_ids_and_files_go_in_place_of_a_text(models, ask_json, tmp_path):
     (tmp_path / "text").write_bytes("aéé!".encode())
-    expected = ask_json("three", "aéé!")
-    assert ask_json("three", "--tokens", "0,1,1,2") == expected
-    assert ask_json("three", "--file", tmp_path / "text") == expected
+    expected = ask_json("score", "three", "aéé!")
+    assert ask_json("score", "three", "--tokens", "0,1,1,2") == expected
+    assert ask_json("score", "three", "--file", tmp_path / "text") == expected
 
 
 def test_without_a_tokenizer_ids_have_scores_and_no_bytes(models, ask, ask_json):
-    told = ask_json("plain", "--tokens", "0,1,2")
+    told = ask_json("score", "plain", "--tokens", "0,1,2")
     assert told["pieces"] is told["bits_per_byte"] is None and "tokenizer" in told["bits_per_byte_note"]
     assert told["perplexity"] > 1
-    assert ask("plain", "--tokens", "0,1,2")[0] == 0
+    assert ask("score", "plain", "--tokens", "0,1,2")[0] == 0
 
 
 def test_an_impossible_token_has_no_finite_number(models, ask, ask_json):
-    told = ask_json("sure", "aé!")
+    told = ask_json("score", "sure", "aé!")
     assert told["logprobs"] == [None, 0.0, None] and "no probability" in told["logprobs_note"]
     assert told["bits"] is told["bits_per_byte"] is told["perplexity"] is None and "no probability" in told["bits_note"]
-    code, out, _ = ask("sure", "aé!")
+    code, out, _ = ask("score", "sure", "aé!")
     assert code == 0 and "inf" in out
 
 
 def test_a_single_token_is_not_scored(models, ask, ask_json):
-    told = ask_json("three", "a")
+    told = ask_json("score", "three", "a")
     assert told["logprobs"] == [None] and told["bits"] is told["perplexity"] is None and told["scored_tokens"] == 0
-    assert ask("three", "a")[0] == 0
+    assert ask("score", "three", "a")[0] == 0
 
 
 def test_a_person_reads_a_line_for_each_token(models, ask):
-    code, out, _ = ask("three", "aé!")
+    code, out, _ = ask("score", "three", "aé!")
     lines = out.splitlines()
     assert code == 0 and [line.split()[-1] for line in lines[:3]] == ["'a'", "'é'", "'!'"]
     assert lines[-1].endswith("perplexity") and "\x1b" not in out
@@ -130,7 +106,7 @@ def test_a_person_reads_a_line_for_each_token(models, ask):
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(models, ask, options, word):
-    code, out, err = ask(*options)
+    code, out, err = ask("score", *options)
     assert code == 2 and word in err and len(err.splitlines()) == 1 and out == ""
 
 
@@ -138,12 +114,12 @@ def test_files_that_are_no_text_are_refused(models, ask, tmp_path):
     (tmp_path / "bytes").write_bytes(b"a\xff")
     (tmp_path / "empty").write_bytes(b"")
     for name, word in (("bytes", "UTF-8"), ("empty", "empty"), ("none", "No such file")):
-        code, out, err = ask("three", "--file", tmp_path / name)
+        code, out, err = ask("score", "three", "--file", tmp_path / name)
         assert code in (1, 2) and word in err and out == ""
 
 
 def test_a_single_token_is_told_once_what_it_lacks(models, ask):
-    code, out, _ = ask("three", "a")
+    code, out, _ = ask("score", "three", "a")
     assert code == 0
     assert out.count("no token was scored") == 1
     assert "--from-start" in out
