@@ -1,7 +1,7 @@
 """The command line: a table of commands, each imported when it is used, so that `--help` costs what Python costs.
 
 This is the only place that prints and exits. An error of ours becomes one line on standard error and an exit code:
-0 fine, 1 the work failed, 2 wrong usage, 130 or 143 stopped by Ctrl-C or SIGTERM.
+0 fine, 1 the work failed, 2 wrong usage; 130, 143 or 129 stopped by Ctrl-C, SIGTERM or a terminal that was closed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class Stopped(Exception):
 
 def entry() -> None:
     """What the `glassgpt` script calls."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:  # before or after a command runs, which has a handler of its own
+        sys.exit(130)
 
 
 def main(arguments: list[str]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+import stat
 import textwrap
 import time
 from collections import deque
@@ -194,21 +196,36 @@ def train_showing_progress(
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that holds the number of the first SIGINT or SIGTERM that came within the block.
+    """A list that holds the numbers of the stop signals that came within the block, the first one first.
 
-    A second one while saving changes nothing: the save is short, and half of it would be worth less than none.
+    SIGINT, SIGTERM, and SIGHUP of a terminal that closes; but what the caller had told this process to ignore, as nohup
+    does, stays ignored. A second signal changes nothing: the step and the save are short, and stopping them would lose
+    what the first one wanted to keep.
     """
     caught: list[int] = []
 
     def remember(number: int, frame: FrameType | None) -> None:
         caught.append(number)
+        if number == getattr(signal, "SIGHUP", None):
+            _leave_the_terminal()
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, remember) for number in numbers}
     try:
         yield caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave_the_terminal() -> None:
+    """A terminal that was closed refuses what is written to it, and the save is still to come."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 class _Display:
