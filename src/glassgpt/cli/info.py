@@ -21,6 +21,15 @@ CHOICES = {
     "bias", "n_kv_head", "head_size", "n_hidden", "mlp_bias", "position", "norm", "mlp", "post_norm", "qk_norm", "tied",
     "norm_epsilon", "rope_theta",
 }  # fmt: skip
+NO_VALIDATION = "nothing was kept back to validate, or no evaluation was reached"
+NOT_MEASURED = {
+    "loss": "no step was made",
+    "evaluated_step": NO_VALIDATION,
+    "validation_loss": NO_VALIDATION,
+    "bits_per_byte": NO_VALIDATION,
+    "best_step": NO_VALIDATION,
+    "text": "its tokens are not in the run folder",
+}
 HOME_COMPUTERS = {
     "GPT-2": "the Apollo guidance computer's memory",
     "GPT-3": "an Atari 800's memory",
@@ -50,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         **state_space(config.vocab_size, config.context_length),
         "comparison": comparison(),
     }
+    if bundle.kind == "run folder":
+        report["training"] = training_of(args.ref)
     if config.rope_scaling is not None:
         report["rope_scaling"] = dataclasses.asdict(config.rope_scaling)
     if args.json:
@@ -57,6 +68,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_info(report)
     return 0
+
+
+def training_of(ref: str) -> dict[str, Any]:
+    """How far the run is that `ref` names; what was not measured is null, and says so."""
+    from glassgpt.loading import open_run
+    from glassgpt.training.account import account_of_run
+
+    run, _ = open_run(ref)
+    account = account_of_run(run)
+    if not account["finished"]:
+        account["go_on"] = f"glassgpt train --out {run.path}"
+    missing = {key: note for key, note in NOT_MEASURED.items() if account[key] is None}
+    return account | {f"{key}_note": note for key, note in missing.items()}
 
 
 def words_of(bundle: Bundle) -> str:
@@ -98,6 +122,21 @@ def comparison() -> dict[str, dict[str, Any]]:
     return {name: state_space(GPT2_VOCABULARY, T) | {"context_length": T} for name, T in TEXT_COMPARISON.items()}
 
 
+def training_lines(told: dict[str, Any]) -> list[str]:
+    text = told["text"]
+    size = f": {text['bytes']:,} bytes, {text['train_tokens']:,} tokens to train" if text else ""
+    loss = "" if told["loss"] is None else f", loss {told['loss']:.4f} nats"
+    state = "finished" if told["finished"] else "stopped"
+    lines = [
+        f"trained on {', '.join(told['trained_on'])}{size}",
+        f"{state} after {told['steps_done']:,} of {told['steps']:,} steps{loss}",
+    ]
+    if told["bits_per_byte"] is not None:
+        lines.append(f"validation after step {told['evaluated_step']:,}: {told['bits_per_byte']:.3f} bits per byte")
+        lines[-1] += f"; lowest after step {told['best_step']:,}"
+    return lines if told["finished"] else [*lines, f"it goes on by: {told['go_on']}"]
+
+
 def print_info(report: dict[str, Any]) -> None:
     out = console()
     stored = sorted(report["stored_as"].items(), key=lambda item: -item[1])
@@ -105,6 +144,9 @@ def print_info(report: dict[str, Any]) -> None:
     out.print(f"{report['kind']} in {report['place']}")
     out.print(f"{report['parameters']:,} parameters: {shape}")
     out.print(f"stored as {', '.join(f'{dtype} ({count:,})' for dtype, count in stored)}")
+    if "training" in report:
+        for line in training_lines(report["training"]):
+            out.print(line)
     choices = {key: value for key, value in report.items() if key in CHOICES}
     if choices:
         out.print(", ".join(f"{key} {value}" for key, value in choices.items()))

@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import stat
-import textwrap
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -173,6 +172,15 @@ def cleaning_lines(clean: dict[str, Any]) -> list[str]:
     return Cleaned.from_dict(clean).lines()
 
 
+def printable(text: str) -> str:
+    """`text` without the control characters that a model may draw, which a terminal would obey.
+
+    >>> printable("a\\x1b[2Jb\\n")
+    'a\ufffd[2Jb\\n'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
 def train_showing_progress(
     recipe: Recipe, out: str, *, quiet: bool, device: str | None = None, allow_changes: bool = False
 ) -> Run:
@@ -284,7 +292,7 @@ class _Display:
         bits = "" if made.bits_per_byte is None else f", {made.bits_per_byte:.3f} bits per byte"
         self.note(f"after {made.step:,} steps{loss}{bits}")
         if made.sample:
-            self.note(textwrap.indent(made.sample.strip("\n"), "  | ", lambda line: True))
+            self.note("\n".join(f"  | {line}" for line in printable(made.sample).strip("\n").split("\n")))
         self._times.clear()
 
     def note(self, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from glassgpt.errors import GlassGPTError, UsageError
+from glassgpt.interface import Tokenizer
 from glassgpt.text.bpe import BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.cleaning import CleanedSources, Cleaning
@@ -23,6 +24,7 @@ from glassgpt.training.objective import Rows
 from glassgpt.training.recipe import VOCAB_SIZE, DataSection, Recipe
 
 SMALLEST, LARGEST = 257, 1 << 20  # tokens of a vocabulary of words or bpe
+MOST_VALIDATION_BYTES = 2_000_000
 PROMPT = 16  # tokens of the text itself that samples go on with, unless the recipe has a prompt
 
 
@@ -77,9 +79,11 @@ class Windows:
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text that was prepared as token files."""
+    """A text that was prepared as token files. `validation`: of a long part that validates the first 2 MB, since all
+    of it would take longer than the training."""
 
     files: TokenFiles
+    validation: TokenPart | None
     batch_size: int
     context_length: int
     seed: int
@@ -89,10 +93,6 @@ class Corpus:
     @property
     def tokenizer(self) -> CharacterTokenizer | BPETokenizer:
         return self.files.tokenizer  # type: ignore[return-value]
-
-    @property
-    def validation(self) -> TokenPart | None:
-        return self.files.validation
 
     @property
     def sha256(self) -> str:
@@ -140,11 +140,25 @@ def prepared_data(recipe: Recipe, folder: Path) -> Corpus:
 def _corpus(recipe: Recipe, files: TokenFiles) -> Corpus:
     T, batch_size = recipe.model.context_length, recipe.train.batch_size
     files.train.windows_of_an_epoch(T)  # refuses a text that is too short
-    if files.validation is not None:
-        files.validation.windows_of_an_epoch(1)
+    validation = files.validation
+    if validation is not None:
+        validation.windows_of_an_epoch(1)
+        n_tokens = int(MOST_VALIDATION_BYTES / max(validation.bytes_per_token, 1e-9))
+        validation = beginning(validation, n_tokens, files.tokenizer)
     assert batch_size is not None
     prompt = prompt_of(recipe, files)
-    return Corpus(files, batch_size, T, recipe.run.seed, prompt, recipe.data.mask_documents)
+    return Corpus(files, validation, batch_size, T, recipe.run.seed, prompt, recipe.data.mask_documents)
+
+
+def beginning(part: TokenPart, n_tokens: int | None, tokenizer: Tokenizer) -> TokenPart:
+    """The first `n_tokens` of a part, or all of it, with the bytes that just these stand for."""
+    if n_tokens is None or n_tokens >= len(part):
+        return part
+    tokens = part.tokens[: max(2, n_tokens)]
+    starts = part.starts[: np.searchsorted(part.starts, len(tokens))]
+    ids, times = np.unique(tokens, return_counts=True)
+    n_bytes = sum(len(tokenizer.token_bytes(int(i))) * int(n) for i, n in zip(ids, times, strict=True))
+    return TokenPart(part.name, tokens, starts, n_bytes)
 
 
 def prompt_of(recipe: Recipe, files: TokenFiles) -> list[int]:

@@ -21,8 +21,7 @@ from glassgpt.training.processes import Processes
 from glassgpt.training.recipe import Recipe
 
 TOKENS_AT_ONCE = 1 << 14
-MOST_TRAINING_BYTES = 20_000_000  # that yardsticks read, the last ones
-MOST_VALIDATION_BYTES = 2_000_000  # and the first ones
+MOST_TRAINING_BYTES = 20_000_000  # that yardsticks read
 SAMPLE_TEMPERATURE = 0.8
 
 
@@ -52,18 +51,16 @@ def validation_loss(
     model: nn.Module,
     part: TokenPart,
     context_length: int,
-    most_tokens: int | None = None,
     among: Processes | None = None,
     *,
     mask_documents: bool = False,
     poll: Callable[[], None] = lambda: None,
-) -> tuple[float, int]:
-    """Nats a token over the part's windows laid end to end (each target once, given what its window has before it),
-    and how many tokens that is: all, or about `most_tokens` from its beginning. Processes share the windows.
-    `poll` is called before each batch, and may raise to stop."""
+) -> float:
+    """Nats a token over the part's windows laid end to end: every token but the first once, given what its window has
+    before it. Processes share the windows. `poll` is called before each batch, and may raise to stop."""
     among = among or Processes(device=str(next(model.parameters()).device))
     n_windows = max(1, TOKENS_AT_ONCE // context_length)
-    surprise, n = 0.0, 0
+    surprise = 0.0
     for batch in part.windows(context_length, n_windows):
         poll()
         mine = among.share(len(batch.inputs))
@@ -72,10 +69,7 @@ def validation_loss(
         options = {"documents": torch.from_numpy(batch.documents[rows]).to(among.device)} if mask_documents else {}
         loss = F.cross_entropy(model(inputs, **options).flatten(0, 1).float(), targets.flatten(), reduction="sum")
         surprise += float(loss) if len(mine) else 0.0
-        n += batch.targets.size
-        if most_tokens is not None and n >= most_tokens:
-            break
-    return among.total(surprise) / n, n
+    return among.total(surprise) / (len(part) - 1)
 
 
 def bits_per_byte(nats_per_token: float, part: TokenPart) -> float:
@@ -109,14 +103,14 @@ def best_step(evaluations: Sequence[Mapping[str, Any]]) -> int | None:
 def yardsticks(
     training: TokenPart, validation: TokenPart, tokenizer: Tokenizer, poll: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Bits per byte of the validation part by counting and by compressors that have seen the training part too.
+    """Bits per byte of the validation part by counting and by compressors that have seen the training part too: of a
+    long one its last 20 MB.
 
-    Of a long text the last 20 MB of the training part and the first 2 MB of the validation part are taken. bz2 is left
-    out: it works in blocks of 900 kB, and tells a shorter validation part badly apart from what came before.
-    `poll` is called before each block, and may raise to stop.
+    bz2 is left out: it works in blocks of 900 kB, and tells a shorter validation part badly apart from what came before
+    it. `poll` is called before each block, and may raise to stop.
     """
     seen = training.tokens[-int(MOST_TRAINING_BYTES / training.bytes_per_token) :]
-    held_out = validation.tokens[: int(MOST_VALIDATION_BYTES / validation.bytes_per_token)]
+    held_out = validation.tokens
     found = byte_yardsticks(_Bytes(seen, tokenizer, poll), _Bytes(held_out, tokenizer, poll))
     found.pop("bz2")
     return found | token_yardsticks(seen.astype(np.int64), held_out.astype(np.int64), tokenizer)

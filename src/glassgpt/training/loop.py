@@ -19,8 +19,9 @@ from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.threads import fitting, using
 from glassgpt.text.prepare import Progress
+from glassgpt.text.token_files import TokenPart
 from glassgpt.training.choices import Choices, choose
-from glassgpt.training.data import Corpus, TrainingData, prepared_data, refuse_what_cannot_be, training_data
+from glassgpt.training.data import Corpus, TrainingData, beginning, prepared_data, refuse_what_cannot_be, training_data
 from glassgpt.training.evaluate import Evaluation, best_step, bits_per_byte, sample, validation_loss, yardsticks
 from glassgpt.training.objective import NextToken
 from glassgpt.training.optim import optimizer_tensors, restore_optimizers
@@ -218,21 +219,17 @@ class _Training:
     # ---- evaluation ----------------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        recipe, part = self.recipe, self.data.validation
         if not isinstance(self.data, Corpus):
             return  # nothing of a sequence is kept back
-        loss, n = None, 0
-        bits = None
+        loss = bits = None
+        part = self._part_to_measure()
         if part is not None:
-            most = None if self.step == recipe.train.steps else recipe.evaluate.tokens
-            masked = recipe.data.mask_documents
-            loss, n = validation_loss(
+            loss = validation_loss(
                 self.trainer.spread,
                 part,
                 self.config.context_length,
-                most,
                 self.among,
-                mask_documents=masked,
+                mask_documents=self.recipe.data.mask_documents,
                 poll=self._stop_if_asked,
             )
             if not math.isfinite(loss):
@@ -241,10 +238,17 @@ class _Training:
         if not self.among.first or self.metrics is None:
             return
         self._compare_with_yardsticks()
-        evaluation = Evaluation(self.step, loss, bits, n, self._sample())
+        evaluation = Evaluation(self.step, loss, bits, len(part) - 1 if part else 0, self._sample())
         self.metrics.add(evaluation.row())
         self.evaluations.append(evaluation.row())
         self.watch.on_evaluation(evaluation)
+
+    def _part_to_measure(self) -> TokenPart | None:
+        """All that validates at the end, and before that the first `evaluate.tokens` targets."""
+        part, most = self.data.validation, self.recipe.evaluate.tokens
+        if part is None or most is None or self.step == self.recipe.train.steps:
+            return part
+        return beginning(part, most + 1, self.data.tokenizer)
 
     def _sample(self) -> str | None:
         if not self.recipe.evaluate.sample_tokens:
@@ -255,9 +259,8 @@ class _Training:
         """Once a run, and not while the first step is waited for."""
         if isinstance(self.data, Corpus) and self.data.validation is not None and not self.run.yardsticks():
             files = self.data.files
-            assert files.validation is not None
             poll = self._stop_if_asked if self.among.count == 1 else lambda: None  # the others don't take part
-            self.run.save_yardsticks(yardsticks(files.train, files.validation, files.tokenizer, poll))
+            self.run.save_yardsticks(yardsticks(files.train, self.data.validation, files.tokenizer, poll))
 
     # ---- beginning and saving ------------------------------------------------------------------------------------
 

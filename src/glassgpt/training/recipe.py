@@ -136,9 +136,9 @@ class TrainSection:
 class EvaluateSection:
     """`every` so many steps (None: only at the end), on the first `tokens` of the validation part (None: all of it).
 
-    At the end it is always all. Each time the model goes on for `sample_tokens` from `prompt` (None: the beginning of
-    the validation part), always with the same random numbers, so that what changes is the model. `track`: where the
-    metrics go besides metrics.jsonl.
+    At the end it is always all of it, or the first 2 MB, on which the yardsticks are measured too. Each time the model
+    goes on for `sample_tokens` from `prompt` (None: the beginning of the validation part; "": a new text), always with
+    the same random numbers, so that what changes is the model. `track`: where the metrics go besides metrics.jsonl.
     """
 
     every: int | None = None
