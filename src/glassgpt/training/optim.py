@@ -118,7 +118,9 @@ def optimizer_tensors(
     All processes must ask, and those that don't `keep` it get nothing.
     """
     named = (
-        (f"optimizer.{name}.{key}", value) for name, state in _states(model, optimizers) for key, value in state.items()
+        (f"optimizer.{name}.{key}", value)
+        for name, state in _states(model, optimizers)
+        for key, value in sorted(state.items())  # a file has them in any order, and all gather in one
     )
     return {name: np.array(value.numpy()) for name, value in gathered(named, keep).items()}
 

@@ -8,6 +8,7 @@ has died is noticed at once all the same.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from glassgpt.errors import GlassGPTError, UsageError
 
 PATIENCE = timedelta(days=1)
-FAILED = "glassgpt/failed"  # how many processes have failed, in torchrun's store, which outlives them
+FAILED = "failed"  # how many processes have failed, in torchrun's store, which outlives them
+TRAININGS = itertools.count()  # each has keys of its own there
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Processes:
         if self.count == 1:
             return model
         if not shard:
-            return nn.parallel.DistributedDataParallel(model)
+            return _copies(model, self.device)
         from torch.distributed.fsdp import fully_shard
 
         mesh = dist.init_device_mesh(self.device.split(":")[0], (self.count,))
@@ -93,6 +95,15 @@ class Processes:
         else:
             model.set_requires_gradient_sync(now)  # type: ignore[operator]
             yield
+
+
+def _copies(model: nn.Module, device: str) -> nn.Module:
+    """DDP, after a gradient of nothing. It deals parameters out to buckets anew after the first gradient; a run that
+    goes on would otherwise add up its first one, of three processes or more, in another order."""
+    copies = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    copies(torch.zeros((1, 1), dtype=torch.int64, device=device)).sum().backward()
+    model.zero_grad()
+    return copies
 
 
 def whole(value: Tensor) -> Tensor:
@@ -118,7 +129,8 @@ def spread_like(value: Tensor, parameter: Tensor) -> Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+    mesh, placements = parameter.device_mesh, parameter.placements  # type: ignore[attr-defined]
+    return distribute_tensor(value, mesh, placements, src_data_rank=None)  # each takes its part, nothing is sent
 
 
 def is_first() -> bool:
@@ -147,6 +159,7 @@ def processes(device: str | None = None) -> Iterator[Processes]:
     if dist.is_initialized():
         raise UsageError("training is under way in this process already: one run at a time")
     store, rank, count = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"glassgpt/{next(TRAININGS)}", store)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", store=store, rank=rank, world_size=count)
     try:
         yield Processes(rank, count, device, dist.new_group(backend="gloo", timeout=PATIENCE))
