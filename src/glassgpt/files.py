@@ -141,7 +141,8 @@ def make_folder(path: Path) -> None:
     missing = [part for part in (path, *path.parents) if not part.exists()]
     with telling(path, "made"):
         for part in reversed(missing):
-            part.mkdir(exist_ok=True)
+            with suppress(FileExistsError):
+                os.mkdir(part)  # noqa: PTH102
             force_folder_to_disk(part.parent)
 
 

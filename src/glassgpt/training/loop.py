@@ -165,6 +165,8 @@ class _Training:
             self.run.remove_leftovers()
         self.among.wait()  # until what is measured again is cut from the metrics
         self.evaluations = self.run.evaluations()
+        if self.among.first:
+            self.run.drop_checkpoints(self._too_many())  # it may have been stopped between a save and this
         evaluated = {row["step"] for row in self.evaluations}
         self._save()
         self.kept = None  # what it held is in the model now
