@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -28,7 +29,7 @@ from glassgpt.models.native.build import library
 
 MASK = np.dtype([("key", np.uint32, 2), ("below", np.uint32), ("scale", np.float32)])  # Mask of train.c
 WORDS = 1 << 32  # values of a hash
-QUERIES = 128  # of a row that attention takes at a time: later ones see more keys
+QUERIES = 64  # of a row that attention takes at a time: later ones see more keys
 
 
 class Dropout:
@@ -53,8 +54,8 @@ class Dropout:
         """Causal attention of queries (B, H, T, D), of which a part falls out after the softmax. `mask`, if there is
         one, is added to the scores and says what is causal."""
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-        if mask is None and _is_for_native(q) and k.dtype == v.dtype == q.dtype:
-            return _Attend.apply(q, k, v, self._next_masks(len(q)))  # type: ignore[no-untyped-call]
+        if mask is None and _is_for_native(q):
+            return _Attend.apply(q, k, v, self._next_masks(len(q))).to(q.dtype)  # type: ignore[no-untyped-call]
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if mask is None:
             mask = scores.new_full(scores.shape[-2:], -math.inf).triu(1)
@@ -88,10 +89,10 @@ def dropped(x: Tensor, masks: np.ndarray) -> Tensor:
     """x (B, ...) with the masks of its B rows."""
     if not _is_for_native(x):
         return x * factors(masks, x[0].numel(), x.device).view(x.shape).to(x.dtype)
-    x = x.contiguous()
-    out = torch.empty_like(x)
-    _native().drop(x.data_ptr(), out.data_ptr(), masks.ctypes.data, len(x), x[0].numel())
-    return out
+    numbers = x.float().contiguous()
+    out = torch.empty_like(numbers)
+    _native().drop(numbers.data_ptr(), out.data_ptr(), masks.ctypes.data, len(x), x[0].numel())
+    return out.to(x.dtype)
 
 
 def factors(masks: np.ndarray, size: int, device: torch.device | str = "cpu") -> Tensor:
@@ -111,6 +112,7 @@ class _Attend(torch.autograd.Function):
     queries at a time, so that scores stay in the processor's cache (as in arXiv 2205.14135)."""
 
     @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, masks: np.ndarray) -> Tensor:
         B, H, T, D = q.shape
         out, total = q.new_empty(B, T, H, D).transpose(1, 2), q.new_empty(B, H, T)
@@ -130,6 +132,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (q, k, v, out, total), masks = ctx.saved_tensors, ctx.masks
         B, H, T, D = q.shape
@@ -161,7 +164,9 @@ def _scores(space: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def _is_for_native(x: Tensor) -> bool:
-    return x.dtype == torch.float32 and x.device.type == "cpu" and x.numel() > 0 and _native() is not None
+    """Half-precision numbers are computed with in float32: exact for a mask, better for attention."""
+    kind = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    return kind and x.device.type == "cpu" and x.numel() > 0 and _native() is not None
 
 
 @functools.cache

@@ -104,10 +104,8 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.split_heads(x, places)
         if cache is not None:
             k, v = cache.append(k, v)  # with all that came before: (B, K, S, D)
-        if places.dropout is None:
-            mixed = attend(q, k, v, places.mask)  # (B, H, T, D)
-        else:
-            mixed = places.dropout.attend(q, k, v, places.mask)
+        look = places.dropout.attend if places.dropout else attend
+        mixed = look(q, k, v, places.mask)  # (B, H, T, D)
         return self.c_proj(mixed.transpose(1, 2).flatten(2))  # -> (B, T, C)
 
 

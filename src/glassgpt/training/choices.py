@@ -6,6 +6,7 @@ to a minute, which a short run never earns back.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from glassgpt.training.trainer import Choices, Trainer
 
 WORTH_MEASURING = 60.0  # seconds that a run would take: a shorter one is begun as it is
 COMPILING = 60.0  # seconds that torch.compile may take
+HOPELESS = 3.0  # a choice whose first step takes so many times as long is not tried further
 GAIN = 0.9  # a choice must take at most this share of the time, or the plain one is taken
 
 
@@ -52,7 +54,7 @@ def choose(
         best = plain
         if train.precision == "auto":
             candidate = replace(best, precision="bfloat16")
-            taken = _seconds_a_step(config, recipe, rows, candidate)
+            taken = _seconds_a_step(config, recipe, rows, candidate, patience=HOPELESS * seconds)
             on_note(f"a step takes {seconds:.3g} s in float32, {taken:.3g} s in bfloat16")
             if taken < GAIN * seconds:
                 best, seconds = candidate, taken
@@ -65,13 +67,15 @@ def choose(
     return best
 
 
-def _seconds_a_step(config: GPTConfig, recipe: Recipe, rows: Rows, choices: Choices) -> float:
-    """How long a gradient takes: the shorter of two tries after one that warms up. (The optimizer's share of a step is
-    the same whatever is chosen.)"""
+def _seconds_a_step(
+    config: GPTConfig, recipe: Recipe, rows: Rows, choices: Choices, patience: float = math.inf
+) -> float:
+    """How long a gradient takes: the shortest of two tries after one that warms up, or that one if it took longer than
+    `patience`. (The optimizer's share of a step is the same whatever is chosen.)"""
     trainer = Trainer(GPT(config), recipe.train, NextToken(recipe.train.last_position_only), choices)
-    taken = []
-    for step in range(3):
+    taken: list[float] = []
+    while len(taken) < 3 and max(taken, default=0.0) <= patience:
         began = time.perf_counter()
-        trainer.add_gradients(step, rows)
+        trainer.add_gradients(len(taken), rows)
         taken.append(time.perf_counter() - began)
-    return min(taken[1:])
+    return min(taken[1:] or taken)

@@ -114,7 +114,8 @@ class Trainer:
                 loss += float(part_loss.detach())
             return loss, grads
 
-        done = list(self.pool.map(work, [range(i * n_rows // n, (i + 1) * n_rows // n) for i in range(n)]))
+        with using(1):
+            done = list(self.pool.map(work, [range(i * n_rows // n, (i + 1) * n_rows // n) for i in range(n)]))
         for _, grads in done:
             for parameter, grad in zip(parameters, grads, strict=True):
                 parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
