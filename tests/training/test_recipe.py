@@ -6,7 +6,8 @@ import pytest
 
 from glassgpt.errors import UsageError
 from glassgpt.models.config import GPTConfig
-from glassgpt.training.recipe import find_recipe, read_recipe, recipe_from_dict
+from glassgpt.training.recipe import VOCAB_SIZE, find_recipe, read_recipe, recipe_from_dict
+from glassgpt.weights.hf_config import model_type_of
 
 BABY = Path(__file__).parents[2] / "recipes" / "baby.toml"
 CONTENT = {
@@ -86,6 +87,21 @@ def test_an_empty_override_leaves_an_optional_key_open():
     assert "symbols" not in recipe.to_dict()["data"]
 
 
+def test_an_empty_override_leaves_any_key_out_but_a_string_that_may_be_empty():
+    recipe = read_recipe(BABY, ["model.bias=", "train.weight_decay=", "data.between="])
+    assert recipe.model.bias is True
+    assert recipe.train.weight_decay == 0.1
+    assert recipe.data.between == ""
+
+
+def test_the_recipe_for_a_text_of_ones_own_has_a_shape_that_others_load():
+    recipe = read_recipe("my-text", ["data.files=a.txt"])
+    assert recipe.data.files == ("a.txt",)
+    assert model_type_of(recipe.model) == "qwen3"
+    assert 2e6 < recipe.model.n_parameters < 4e6
+    assert recipe.model.vocab_size == VOCAB_SIZE
+
+
 def test_the_last_override_counts_and_a_value_may_hold_equals_signs():
     recipe = recipe_from_dict(CONTENT, ["run.seed=1", "run.seed=2", "data.symbols==x"])
     assert recipe.run.seed == 2
@@ -112,10 +128,9 @@ def test_a_whole_number_is_a_learning_rate_too():
         ("zzz.steps=2", r"no 'zzz': it has data, model, train, evaluate, run"),
         ("model.vocab_size=two", r"model\.vocab_size must be of type int, got 'two'"),
         ("model.vocab_size=2.0", r"must be of type int"),
-        ("model.vocab_size=", r"must be of type int, got ''"),
+        ("model.vocab_size=", r"the recipe lacks model\.vocab_size"),
         ("train.learning_rate=fast", r"must be of type float"),
         ("model.bias=1", r"model\.bias must be true or false"),
-        ("model.bias=", r"model\.bias must be true or false"),
         ("train.batch_size=x", r"must be of type int"),
         ("train.steps", r"section\.key=value.*got 'train.steps'"),
         ("steps=3", r"section\.key=value"),
