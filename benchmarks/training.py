@@ -172,7 +172,7 @@ def nano_steps(nano: NanoTraining, part: TokenPart) -> None:
 def large() -> None:
     config = GPTConfig(65, bias=False, **LARGE)
     nano, rows = nano_work(0.2), random_rows(ROWS)
-    while seconds(lambda: nano(rows)) > PATIENCE and len(rows["inputs"]) > 4:
+    while seconds(lambda: nano(rows)) > PATIENCE and len(rows["inputs"]) > 4:  # noqa: B023
         rows = random_rows(len(rows["inputs"]) // 2)
     n_rows = len(rows["inputs"])
     alone = products(config, n_rows)
