@@ -14,6 +14,7 @@ from importlib import import_module
 COMMANDS = {
     "tour": "the whole story of the baby GPT: trained, sampled, and seen as a Markov chain",
     "train": "train a recipe into a run folder, or go on with the run that is there",
+    "estimate": "what training a recipe will cost: memory, disk, time",
     "generate": "let a model go on with a prompt",
     "score": "how surprised a model is by a text, token by token",
     "tokenize": "a text as a model's tokens, and the merges that led there",

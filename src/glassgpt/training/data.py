@@ -203,7 +203,7 @@ def vocabulary_of(recipe: Recipe) -> Vocabulary | CharacterTokenizer | BPETokeni
             )
         return Vocabulary(kind, size)
     tokenizer = Vocabulary(kind) if kind in KINDS else _words_of(kind)
-    if size != VOCAB_SIZE:
+    if size not in (VOCAB_SIZE, getattr(tokenizer, "vocab_size", None)):
         raise UsageError(
             f"model.vocab_size is {size}, and data.vocabulary = {kind!r} decides itself how many there are: leave "
             "model.vocab_size out, --set model.vocab_size="

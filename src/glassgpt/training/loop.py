@@ -11,10 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
-from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, TooLargeError, UsageError
+from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, UsageError
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.threads import fitting, using
@@ -22,6 +21,7 @@ from glassgpt.text.prepare import Progress
 from glassgpt.text.token_files import TokenPart
 from glassgpt.training.choices import Choices, choose
 from glassgpt.training.data import Corpus, TrainingData, beginning, prepared_data, refuse_what_cannot_be, training_data
+from glassgpt.training.estimate import refuse_if_too_large
 from glassgpt.training.evaluate import Evaluation, best_step, bits_per_byte, sample, validation_loss, yardsticks
 from glassgpt.training.objective import NextToken
 from glassgpt.training.optim import optimizer_tensors, restore_optimizers
@@ -32,7 +32,6 @@ from glassgpt.weights.run import Checkpoint, Metrics, Run, is_run
 from glassgpt.weights.stored import Reading, StoredTensor
 from glassgpt.weights.tensors import load_into, stored_tensors
 
-BYTES_A_PARAMETER = 16  # a float32 each for the weight, its gradient, and AdamW's two moments
 TOKENS = "tokens"
 
 
@@ -75,7 +74,7 @@ def train(
     watch = watch or Watch()
     with processes(device) as among, ExitStack() as stack:
         watch = watch if among.first else Watch(should_stop=watch.should_stop)  # one speaks
-        _refuse_if_too_large(recipe)
+        refuse_if_too_large(recipe, among.device, among.count, among.beside)
         begun = _begun(Path(out), recipe)
         if begun and begun.is_finished:
             return begun
@@ -114,16 +113,6 @@ def _resolved(recipe: Recipe, sha256: str) -> dict[str, Any]:
     content = recipe.to_dict()
     content["data"]["sha256"] = sha256
     return content
-
-
-def _refuse_if_too_large(recipe: Recipe) -> None:
-    """Raise TooLargeError, before anything is written, if weights, gradients and optimizer won't fit in memory."""
-    needed, available = recipe.model.n_parameters * BYTES_A_PARAMETER, psutil.virtual_memory().available
-    if needed > available:
-        raise TooLargeError(
-            f"{recipe.model.n_parameters:,} parameters need {needed / 1e9:,.0f} GB to train, and "
-            f"{available / 1e9:.1f} GB are free: lower model.n_embd, n_layer, vocab_size or context_length"
-        )
 
 
 class _Training:

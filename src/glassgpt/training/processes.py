@@ -37,6 +37,11 @@ class Processes:
     group: dist.ProcessGroup | None = None
 
     @property
+    def beside(self) -> int:
+        """How many of them share this machine, as torchrun says."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.count > 1 else 1
+
+    @property
     def first(self) -> bool:
         """Whether this one writes files and speaks."""
         return self.rank == 0
