@@ -131,9 +131,10 @@ class Log:
 
 
 def remove(path: Path) -> None:
-    """Take a file away; fine if it is not there. Raises WriteError."""
+    """Take a file away for good; fine if it is not there. Raises WriteError."""
     with telling(path, "taken away"), suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
+        force_folder_to_disk(path.parent)
 
 
 def make_folder(path: Path) -> None:
