@@ -126,7 +126,7 @@ def training_lines(told: dict[str, Any]) -> list[str]:
     text = told["text"]
     size = f": {text['bytes']:,} bytes, {text['train_tokens']:,} tokens to train" if text else ""
     loss = "" if told["loss"] is None else f", loss {told['loss']:.4f} nats"
-    state = "finished" if told["finished"] else "stopped"
+    state = "finished" if told["finished"] else "unfinished,"
     lines = [
         f"trained on {', '.join(told['trained_on'])}{size}",
         f"{state} after {told['steps_done']:,} of {told['steps']:,} steps{loss}",

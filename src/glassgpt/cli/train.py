@@ -272,6 +272,7 @@ class _Display:
         if isinstance(data, Corpus):
             for line in account_lines(config, account_of_text(data, self._recipe), self._recipe):
                 self.note(line)
+        self._move("starting", 0, None, "")
         if step:
             self.note(f"going on after step {step:,} of {self._recipe.train.steps:,}")
 
@@ -301,7 +302,7 @@ class _Display:
 
     def _move(self, stage: str, done: int, total: int | None, told: str) -> None:
         if stage != self._stage:
-            self._progress.reset(self._task, total=total, description=stage)
+            self._progress.reset(self._task, total=total, description=stage, told=told)
             self._stage = stage
         self._progress.update(self._task, completed=done, told=told)
         now = time.perf_counter()
