@@ -23,6 +23,7 @@ check: .venv/installed-dev  ## format, lint, types
 
 bench: .venv/installed-dev  ## speed and memory beside peers (about an hour, ten minutes of it to build llama.cpp for this very machine)
 	$(BIN)/python benchmarks/chain.py
+	$(BIN)/python benchmarks/training.py
 	$(PIP) --no-cache-dir llama-cpp-python || echo "llama.cpp could not be installed (it needs a C++ compiler): the benchmark goes on without it"
 	$(BIN)/python benchmarks/models.py
 	-$(BIN)/python benchmarks/smollm2.py

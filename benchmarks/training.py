@@ -145,7 +145,7 @@ def small(data: str) -> None:
         run = train(recipe, Path(folder, "ours"), watch=watch)
         seconds_all, seconds_steps = time.perf_counter() - began, last[0] - began
         seconds_nano += seconds(lambda: nano_steps(nano, files.train))
-        losses = [validation_loss(model.eval(), files.validation, CONTEXT)[0] for model in (nano.model, run.model())]
+        losses = [validation_loss(model.eval(), files.validation, CONTEXT) for model in (nano.model, run.model())]
     tokens = BATCH * CONTEXT * STEPS, recipe.train.steps * (recipe.train.batch_size or 0) * recipe.model.context_length
     print(f"{'small recipe':28}{'seconds':>9}{'tokens':>12}{'tokens/s':>10}{'validation loss':>17}")
     for name, time_taken, n, loss in (

@@ -10,6 +10,7 @@ from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.threads import using
 from glassgpt.training.objective import IGNORED, NextToken
+from glassgpt.training.optim import optimizer_tensors, restore_optimizers
 from glassgpt.training.recipe import TrainSection
 from glassgpt.training.trainer import Choices, Trainer
 
@@ -79,6 +80,31 @@ def test_the_same_step_twice_is_the_same_to_the_last_bit(threads):
     first, second = (gradients(trainer(threads, dropout=0.3), rows()) for _ in range(2))
     assert first[0] == second[0]
     assert all(torch.equal(grad, second[1][name]) for name, grad in first[1].items())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_in_bfloat16_the_gradient_is_as_near_as_bfloat16_is(dropout):
+    made = trainer(dropout=dropout)
+    made.choices = Choices("bfloat16")
+    loss, grads = gradients(made, rows())
+    expected_loss, expected = gradients(trainer(dropout=dropout), rows())
+    assert loss == pytest.approx(expected_loss, rel=1e-2)
+    for name, grad in expected.items():
+        assert (grads[name] - grad).norm() < 0.05 * grad.norm(), name
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_with_dropout_weights_and_state_are_all_that_a_run_needs_to_go_on_bit_for_bit(threads):
+    whole, begun, other = (trainer(threads, dropout=0.3, optimizer="muon") for _ in range(3))
+    for i in range(4):
+        whole.step(i, rows())
+    for i in range(2):
+        begun.step(i, rows())
+    other.model.load_state_dict(begun.model.state_dict())
+    restore_optimizers(other.model, other.optimizers, optimizer_tensors(begun.model, begun.optimizers))
+    for i in range(2, 4):
+        other.step(i, rows())
+    assert all(torch.equal(value, other.model.state_dict()[name]) for name, value in whole.model.state_dict().items())
 
 
 def test_dropout_is_another_in_another_step():

@@ -47,7 +47,7 @@ class Dropout:
     @torch.compiler.disable
     def __call__(self, x: Tensor) -> Tensor:
         """x (B, ...): B rows, numbered from `first_row`."""
-        return _Drop.apply(x, self._next_masks(len(x)))  # type: ignore[no-untyped-call]
+        return _Drop.apply(x, self._next_masks(len(x)))
 
     @torch.compiler.disable
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -55,7 +55,7 @@ class Dropout:
         one, is added to the scores and says what is causal."""
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         if mask is None and _is_for_native(q):
-            return _Attend.apply(q, k, v, self._next_masks(len(q))).to(q.dtype)  # type: ignore[no-untyped-call]
+            return _Attend.apply(q, k, v, self._next_masks(len(q))).to(q.dtype)
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if mask is None:
             mask = scores.new_full(scores.shape[-2:], -math.inf).triu(1)
@@ -133,7 +133,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type="cpu")
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
         (q, k, v, out, total), masks = ctx.saved_tensors, ctx.masks
         B, H, T, D = q.shape
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))

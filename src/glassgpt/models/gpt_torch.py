@@ -76,7 +76,8 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], self.weight, self.epsilon)
+        wide = x.to(self.weight.dtype)  # under autocast x is narrower
+        return F.rms_norm(wide, x.shape[-1:], self.weight, self.epsilon).to(x.dtype)
 
 
 def norm_of(config: GPTConfig) -> nn.Module:

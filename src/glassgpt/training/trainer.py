@@ -105,12 +105,11 @@ class Trainer:
         n, at_once = min(self.choices.threads, n_rows), self.train.micro_batch_size
 
         def work(share: range) -> tuple[float, list[Tensor]]:
-            loss, grads = 0.0, []
+            loss, grads = 0.0, [torch.zeros_like(p) for p in parameters]
             for first in range(share.start, share.stop, at_once or len(share)):
                 span = range(first, min(first + (at_once or len(share)), share.stop))
                 part_loss = self._loss_of(number, rows, span) / terms
-                new = torch.autograd.grad(part_loss, parameters, materialize_grads=True)
-                grads = torch._foreach_add(grads, new) if grads else list(new)
+                torch._foreach_add_(grads, torch.autograd.grad(part_loss, parameters, materialize_grads=True))
                 loss += float(part_loss.detach())
             return loss, grads
 
