@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import islice
 from types import SimpleNamespace
 
@@ -93,6 +94,12 @@ def test_what_is_no_text_is_refused_in_a_sentence_and_blocks_nothing(here, ask, 
     (here / name).write_bytes(content)
     refused(ask(*on(name)), code, *words)
     assert ask(*on("text.txt", "train.steps=0"))[0] == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_refused_by_its_name(here, ask):
+    (here / "text.txt").chmod(0)
+    refused(ask(*on("text.txt")), 1, "text.txt cannot be read: Permission denied")
 
 
 @pytest.mark.parametrize(
