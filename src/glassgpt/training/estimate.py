@@ -22,7 +22,7 @@ from glassgpt.text.sources import Files, source_of
 from glassgpt.text.token_files import MANIFEST, TokenFiles
 from glassgpt.training.objective import NextToken
 from glassgpt.training.optim import optimizers_for
-from glassgpt.training.processes import best_device
+from glassgpt.training.processes import Processes, best_device
 from glassgpt.training.recipe import Recipe
 from glassgpt.training.trainer import Choices, Trainer
 
@@ -106,7 +106,7 @@ def estimate(recipe: Recipe, device: str | None = None, *, measure: bool = True)
     )
     if not measure or known.memory.peak > known.free_memory or recipe.train.steps == 0:
         return known
-    seconds, measured = seconds_a_step(config, recipe, rows, threads)
+    seconds, measured = seconds_a_step(config, recipe, rows, threads, device)
     return dataclasses.replace(known, seconds_a_step=seconds, measured_rows=measured)
 
 
@@ -212,12 +212,15 @@ def _by_threads(recipe: Recipe, threads: int, device: str) -> bool:
     return threads > 1 and device == "cpu" and recipe.train.compile != "yes"
 
 
-def seconds_a_step(config: GPTConfig, recipe: Recipe, rows: int, threads: int) -> tuple[float, int]:
+def seconds_a_step(
+    config: GPTConfig, recipe: Recipe, rows: int, threads: int, device: str = "cpu"
+) -> tuple[float, int]:
     """Seconds of a step after one that warms up, and of how many of its rows that was measured. Where a whole step
     takes over LONGEST the gradient of fewer rows is scaled up; the optimizer's share is not."""
     train = recipe.train
     choices = Choices("bfloat16" if train.precision == "bfloat16" else "float32", train.compile == "yes", threads)
-    trainer = Trainer(GPT(config), train, NextToken(train.last_position_only), choices)
+    among = Processes(device=device)
+    trainer = Trainer(GPT(config), train, NextToken(train.last_position_only), choices, among=among)
     measured = min(rows, max(threads, train.micro_batch_size or 1))
     _seconds_of(trainer, config, measured)
     gradient, step = _seconds_of(trainer, config, measured)
