@@ -12,6 +12,7 @@ from glassgpt.figures.curves import (
     draw_probabilities_over_training,
     draw_red_over_steps,
     draw_red_over_training,
+    draw_training_curves,
     power_of_ten,
     spread,
 )
@@ -115,3 +116,21 @@ def test_probabilities_of_another_shape_or_above_one_are_refused():
         draw_probabilities_over_training(range(3), np.zeros((3, 2)), ["a"])
     with pytest.raises(UsageError, match="between 0 and 1"):
         draw_probabilities_over_training(range(3), np.full((3, 1), 1.5), ["a"])
+
+
+def test_training_curves_stand_in_bits_per_byte_beside_what_counts_and_compresses():
+    nats = np.array([4.0, 2.0, 1.0]) * np.log(2)  # two bytes a token: half of that in bits per byte
+    figure = draw_training_curves(nats, {0: 2.1, 3: 0.6}, {"uniform": 8.0, "xz": 0.9}, bytes_per_token=2.0)
+    assert lines(figure, "raw")[0].get_ydata() == pytest.approx([2.0, 1.0, 0.5])
+    assert lines(figure, "validation")[0].get_xdata().tolist() == [0, 3]
+    assert [line.get_ydata()[0] for line in lines(figure, "yardstick")] == [0.9]
+    assert "above the upper edge: uniform 8.00" in [text.get_text() for text in figure.texts]
+    assert "validation 0.600" in [text.get_text() for text in end_labels(figure)]
+    assert_labels_stand_apart_inside(figure)
+
+
+def test_training_curves_without_validation_are_refused():
+    with pytest.raises(UsageError, match="validation"):
+        draw_training_curves([1.0], {}, {}, bytes_per_token=1.0)
+    with pytest.raises(UsageError, match="finite"):
+        draw_training_curves([np.inf], {1: 1.0}, {}, bytes_per_token=1.0)

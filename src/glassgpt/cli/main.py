@@ -14,6 +14,7 @@ from importlib import import_module
 COMMANDS = {
     "tour": "the whole story of the baby GPT: trained, sampled, and seen as a Markov chain",
     "train": "train a recipe into a run folder, or go on with the run that is there",
+    "ladder": "n-grams, a perceptron, an MLP, recurrent nets and a GPT on one text, side by side",
     "estimate": "what training a recipe will cost: memory, disk, time",
     "generate": "let a model go on with a prompt",
     "score": "how surprised a model is by a text, token by token",

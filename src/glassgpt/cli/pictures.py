@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from glassgpt.cli.output import LN2
 from glassgpt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 MOST_LINES = 9  # of one picture's curves
+LINES_OF_STEPS = 5
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,11 @@ class Subject:
             raise UsageError(f"{figure} shows the probability of red: mark some with --red, as in --red 000")
         return self.red
 
+    @property
+    def sequence(self) -> str | None:
+        """What the run was trained on, if it was not files."""
+        return self.run.recipe["data"].get("sequence")
+
     def summaries(self) -> list[tuple[int, ChainSummary]]:
         """The chain in figures at every kept step."""
         from glassgpt.chain.information import EmpiricalChain
@@ -70,7 +77,9 @@ class Subject:
         from glassgpt.chain.walk import Red
 
         models = ((step, self.shape(self.run.model(step))) for step in self.run.steps)
-        config, tokens = self.run.config, self.tokenizer.encode(self.run.recipe["data"]["sequence"])
+        if (sequence := self.sequence) is None:
+            raise UsageError(f"{self.run.path} was trained on files, and this picture is of a run on one sequence")
+        config, tokens = self.run.config, self.tokenizer.encode(sequence)
         return list(
             trajectory(
                 models,
@@ -103,19 +112,67 @@ def heat_map(subject: Subject) -> Figure:
 
 
 def loss(subject: Subject) -> Figure:
-    """The loss, with what it can't fall below: the entropy of the data's own next tokens."""
+    """The loss; of a sequence with what it can't fall below, the entropy of its own next tokens."""
     import numpy as np
 
     from glassgpt.chain.information import EmpiricalChain
     from glassgpt.figures.curves import draw_loss_curve
 
-    config = subject.run.config
-    tokens = subject.tokenizer.encode(subject.run.recipe["data"]["sequence"])
-    data = EmpiricalChain.of_text(tokens, config.vocab_size, config.context_length)
+    run, config = subject.run, subject.run.config
     yardsticks = {"uniform": float(np.log(config.vocab_size))}
-    if subject.run.recipe["train"]["last_position_only"]:
+    if subject.sequence is not None and run.recipe["train"]["last_position_only"]:
+        tokens = subject.tokenizer.encode(subject.sequence)
+        data = EmpiricalChain.of_text(tokens, config.vocab_size, config.context_length)
         yardsticks["entropy of the data"] = data.conditional_entropy
-    return draw_loss_curve([row["loss"] for row in subject.run.metrics()], yardsticks, title=subject.title)
+    return draw_loss_curve([row["loss"] for row in run.metrics()], yardsticks, title=subject.title)
+
+
+def curves(subject: Subject) -> Figure:
+    """Training, validation and yardsticks in bits per byte; of a run that kept nothing back, the loss."""
+    from glassgpt.figures.curves import draw_training_curves
+
+    measured = [row for row in subject.run.evaluations() if row["validation_loss"]]
+    if not measured:
+        return loss(subject)
+    return draw_training_curves(
+        [row["loss"] for row in subject.run.metrics()],
+        {row["step"]: row["bits_per_byte"] for row in measured},
+        subject.run.yardsticks(),
+        bytes_per_token=measured[-1]["validation_loss"] / measured[-1]["bits_per_byte"] / LN2,
+        title=subject.title,
+    )
+
+
+def parentheses(subject: Subject) -> Figure:
+    """At some kept steps, the probability of one close too many after nests of each depth."""
+    from glassgpt.evaluation.parentheses import Alphabet, wrong_close_by_depth
+    from glassgpt.figures.parentheses import draw_wrong_close
+    from glassgpt.text.parentheses import Parentheses
+
+    tokenizer, run = subject.tokenizer, subject.run
+    if sorted(subject.symbols) != ["\n", "(", ")"]:
+        raise UsageError(f"{run.path} doesn't write parentheses and newlines: train recipes/parentheses.toml")
+    ids = [tokenizer.encode(sign)[0] for sign in "()\n"]
+    deepest = Parentheses().deepest
+    depths = range(1, min(2 * deepest, (run.config.context_length - 1) // 2) + 1)
+    series = {
+        f"step {step}": wrong_close_by_depth(subject.shape(run.model(step)), depths, Alphabet(*ids)).tolist()
+        for step in some_of(run.steps)
+    }
+    return draw_wrong_close(depths, series, "depth of the nest, as ((( ))) is 3 deep", deepest, subject.title)
+
+
+def some_of(steps: list[int]) -> list[int]:
+    """At most LINES_OF_STEPS of a run's steps, the first and the last among them, ever further apart.
+
+    >>> some_of([0, 10, 20, 30, 40, 50, 60, 70, 80])
+    [0, 10, 20, 40, 80]
+    """
+    if len(steps) <= LINES_OF_STEPS:
+        return steps
+    last = len(steps) - 1
+    places = {0, *(max(1, round(last * 0.5**i)) for i in range(LINES_OF_STEPS - 1))}
+    return [steps[i] for i in sorted(places)]
 
 
 def red_over_steps(subject: Subject) -> Figure:
@@ -183,6 +240,8 @@ FIGURES: dict[str, tuple[Callable[[Subject], Figure], str]] = {
     "heat-map": (heat_map, "every state's next-token probabilities as a map, for any number of states"),
     "greedy-machine": (greedy, "temperature 0: the deterministic machine, its loops and what falls into them"),
     "loss": (loss, "the training loss, step by step"),
+    "curves": (curves, "training and validation in bits per byte, beside compressors and counting"),
+    "parentheses": (parentheses, "the probability of a wrong close against depth, at several steps of training"),
     "probabilities-over-training": (probabilities_over_training, "transition probabilities, step by step"),
     "red-over-steps": (red_over_steps, "the probability of having met red after 1, 2, 3... tokens"),
     "red-over-training": (red_over_training, "the probability of red at every kept step of training"),

@@ -49,6 +49,84 @@ def draw_loss_curve(
 
 
 @in_house_style
+def draw_training_curves(
+    losses: Sequence[float],
+    validation: Mapping[int, float],
+    yardsticks: Mapping[str, float],
+    bytes_per_token: float,
+    title: str | None = None,
+) -> Figure:
+    """Training loss and validation points in bits per byte against steps, with nats a token on the other axis.
+
+    losses: nats a token, of each step before its update; drawn raw and faint, and smoothed (a mean whose weights fall
+    by half each fiftieth of the run). validation: step -> bits per byte. yardsticks: name -> bits per byte, dashed
+    lines with their names; those above all losses are named at the foot. bytes_per_token: of the validation part, which
+    turns nats into bits per byte. Raises UsageError for no losses or no validation, and for what isn't finite.
+    """
+    values = _series("losses", losses) / (np.log(2) * bytes_per_token)
+    points = _series("validation", list(validation.values()))
+    if not (np.isfinite(values).all() and np.isfinite(points).all()):
+        raise UsageError("losses must be finite; got some that are not")
+    top = 1.03 * float(max(values.max(), points.max()))
+    beside = {name: level for name, level in yardsticks.items() if level <= top}
+    beyond = [f"{shown_words(name)} {level:.2f}" for name, level in yardsticks.items() if level > top]
+    smooth = smoothed(values, half_life=len(values) / 50)
+    ends = [
+        (float(points[-1]), f"validation {points[-1]:.3f}", CATEGORIES[5]),
+        (float(smooth[-1]), f"training {smooth[-1]:.3f}", CATEGORIES[0]),
+        *((level, f"{shown_words(name)} {level:.3f}", GREY) for name, level in beside.items()),
+    ]
+    room = " 00.0"  # of the other axis's numbers, which stand between the plot and the labels
+    figure, axes = _axes(title, [room + text for _, text, _ in ends], notes=[_above(beyond)] if beyond else [])
+    axes.plot(np.arange(len(values)), values, color=CATEGORIES[0], linewidth=0.6, alpha=0.3, gid="raw")
+    axes.plot(np.arange(len(values)), smooth, color=CATEGORIES[0], linewidth=1.7, gid="smooth")
+    axes.plot(list(validation), points, color=CATEGORIES[5], linewidth=1.0, marker="o", markersize=4, gid="validation")
+    for level in beside.values():
+        axes.axhline(level, color=GREY, linestyle=(0, (5, 3)), linewidth=1.0, zorder=1, gid="yardstick")
+    axes.set_xlabel("training step")
+    axes.set_ylabel("bits per byte")
+    axes.set_ylim(0, top)
+    _whole_steps(axes)
+    _add_nats(axes, bytes_per_token)
+    _label_ends(axes, ends, beyond_numbers=text_width(room, 10))
+    return figure
+
+
+def smoothed(values: np.ndarray, half_life: float) -> np.ndarray:
+    """At each place the mean of the values up to it, whose weights fall by half every `half_life` places back.
+
+    >>> smoothed(np.array([4.0, 1.0]), half_life=1.0)
+    array([4., 2.])
+    """
+    keep = 0.5 ** (1 / max(half_life, 1e-9))
+    total = weight = 0.0
+    means = np.empty(len(values))
+    for i, value in enumerate(values):
+        total, weight = keep * total + value, keep * weight + 1
+        means[i] = total / weight
+    return means
+
+
+def _above(names: Sequence[str]) -> str:
+    return "above the upper edge: " + ", ".join(names)
+
+
+def _add_nats(axes: Axes, bytes_per_token: float) -> None:
+    """The same scale in nats a token, on the right."""
+    factor = float(np.log(2)) * bytes_per_token
+
+    def to_nats(bits: np.ndarray) -> np.ndarray:
+        return np.asarray(bits) * factor
+
+    def to_bits(nats: np.ndarray) -> np.ndarray:
+        return np.asarray(nats) / factor
+
+    other = axes.secondary_yaxis("right", functions=(to_nats, to_bits))  # type: ignore[arg-type]
+    axes.set_title("nats a token", size=9, color=GREY, loc="right", pad=4)
+    other.spines["right"].set_visible(True)
+
+
+@in_house_style
 def draw_red_over_steps(
     steps: Sequence[float],
     log10_within: Sequence[float],
@@ -249,8 +327,10 @@ def _axes(
     return figure, axes
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write each (value, text, colour) to the right of the axes, joined to its value by a thin line."""
+def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], beyond_numbers: float = 0.0) -> None:
+    """Write each (value, text, colour) to the right of the axes, joined to its value by a thin line; `beyond_numbers`:
+    so many inches further right, where an axis has its numbers."""
+    gap = beyond_numbers / PLOT_WIDTH
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     inches = axes.get_window_extent().height / axes.figure.dpi
@@ -258,7 +338,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     places = spread(shares, gap=1.35 * LABEL_TYPE * POINT / inches, low=0.0, high=1.0)
     for share, place, (_, text, colour) in zip(shares, places, ends, strict=True):
         axes.plot(
-            [1.0, 1.03],
+            [1.0 + gap, 1.03 + gap],
             [share, place],
             transform=axes.transAxes,
             color=colour,
@@ -266,7 +346,9 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
             clip_on=False,
             gid="leader",
         )
-        label = axes.text(1.037, place, text, transform=axes.transAxes, size=LABEL_TYPE, va="center", parse_math=False)
+        label = axes.text(
+            1.037 + gap, place, text, transform=axes.transAxes, size=LABEL_TYPE, va="center", parse_math=False
+        )
         label.set(color=INK if colour in (CATEGORIES[6], CATEGORIES[1], CATEGORIES[4]) else colour, gid="end-label")
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from glassgpt.errors import UsageError
-from glassgpt.figures.curves import shown_words, spread
+from glassgpt.figures.curves import draw_probabilities_over_training, shown_words, spread
 from glassgpt.figures.house_style import CATEGORIES, GREY, INK, in_house_style, text_width
 
 ROW = 0.3  # inches
@@ -71,6 +71,26 @@ def draw_ladder(
     if title:
         top = 1 - 0.12 / height
         figure.text(left / width, top, title, weight="bold", size=12, va="top", parse_math=False)
+    return figure
+
+
+@in_house_style
+def draw_attention(
+    lengths: Sequence[int], shares: Mapping[str, Sequence[float]], guessing: float, trained_to: int
+) -> Figure:
+    """The share of symbols that are right against a text's length, a line for each net, named at its end.
+
+    guessing: what drawing symbols blindly gets right, a dashed line. trained_to: the longest text trained on, a dotted
+    line. Raises UsageError for shares outside [0, 1] or another number of them than of lengths.
+    """
+    figure = draw_probabilities_over_training(lengths, np.array(list(shares.values())).T, list(shares))
+    axes = figure.axes[0]
+    axes.set_xlabel("symbols in the text to be reversed")
+    axes.set_ylabel("symbols that are right")
+    axes.axhline(guessing, color=GREY, linestyle=(0, (5, 3)), linewidth=1.0, gid="guessing")
+    axes.text(lengths[0], guessing - 0.02, " guessing", color=GREY, size=NUMBER_TYPE, va="top")
+    axes.axvline(trained_to, color=GREY, linestyle=":", linewidth=1.2, gid="trained-to")
+    axes.text(trained_to, 0.0, " trained to here", color=GREY, size=NUMBER_TYPE, va="bottom")
     return figure
 
 

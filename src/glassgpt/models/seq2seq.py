@@ -20,6 +20,7 @@ from glassgpt.models.mlp import refuse_less_than_one
 from glassgpt.models.threads import threads_for
 
 Task = Literal["reverse", "copy"]
+N_SYMBOLS, LONGEST = 8, 20  # of the texts that `train_seq2seq` trains on by default
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,9 @@ def train_seq2seq(
     attention: bool,
     *,
     task: Task = "reverse",
-    n_symbols: int = 8,
+    n_symbols: int = N_SYMBOLS,
     n_hidden: int = 64,
-    longest: int = 20,
+    longest: int = LONGEST,
     steps: int = 600,
     batch_size: int = 64,
     learning_rate: float = 5e-3,

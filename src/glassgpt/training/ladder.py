@@ -1,74 +1,49 @@
 """The ladder of models: counting, a perceptron, an MLP, recurrent nets and a GPT, all asked to predict the same text.
 
-Every rung sees the same training tokens and is measured by the same function on the same validation tokens; every net
-has the same budget. So what differs is what a rung can make of the history that it looks at.
+Every rung sees the same training text and is measured by the same function on the same validation text; every net has
+the same budget of tokens. So what differs is what a rung can make of the history that it looks at.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from glassgpt.decoding.generate import generate
-from glassgpt.errors import NumericalError, UsageError
-from glassgpt.evaluation.score import bits_per_byte, score
-from glassgpt.interface import LanguageModel, Tokenizer, as_contexts
+from glassgpt.evaluation.score import Score, bits_per_byte, score
+from glassgpt.interface import LanguageModel, Tokenizer
 from glassgpt.models.backoff import KneserNey
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.mlp import MLP, Perceptron
 from glassgpt.models.recurrent import Recurrent
-from glassgpt.models.threads import threads_for
+from glassgpt.models.threads import fitting
 from glassgpt.models.torch_model import TorchModel
+from glassgpt.text.token_files import TokenPart
+from glassgpt.training.objective import NextToken
+from glassgpt.training.recipe import TrainSection
+from glassgpt.training.trainer import Choices, Trainer
 
+WINDOW, BATCH = 64, 16  # tokens of a window, and windows of a step
+LONGEST_GRAM = 6
 SHORT_HISTORY = 16  # tokens; a model that looks back no further is given all of it for every token that is scored
-
-Draw = Callable[[int], np.ndarray]
-"""A step's number to its training windows, int64 (B, T + 1): T tokens are read, the last T predicted."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What each net may spend: `steps` of `batch_size` windows of `window` tokens, by AdamW.
-
-    The learning rate rises linearly over a twentieth of the steps to `learning_rate` and falls to a tenth of it along a
-    cosine. Weight decay is 0.1 on matrices, gradients are clipped to norm 1.
-    """
-
-    steps: int = 500
-    batch_size: int = 16
-    window: int = 64
-    learning_rate: float = 3e-3
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "window"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 1 or more, got {getattr(self, name)}")
-
-    def rate(self, step: int) -> float:
-        rise = max(1, self.steps // 20)
-        if step < rise:
-            return self.learning_rate * (step + 1) / rise
-        share = (step - rise) / max(1, self.steps - rise)
-        return self.learning_rate * (0.1 + 0.45 * (1 + float(np.cos(np.pi * share))))
 
 
 @dataclass(frozen=True)
 class Contender:
     """How to make a model from the training tokens: one that has counted them, or a net to be trained on them.
 
-    `learning_rate`: the peak for a net, instead of the budget's, since what suits a GPT is timid for a perceptron.
+    `learning_rate` and `optimizer`: a net's own, since what suits a GPT is timid for a perceptron.
     """
 
     make: Callable[[np.ndarray], LanguageModel]
-    learning_rate: float | None = None
+    learning_rate: float = 1e-2
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 @dataclass(frozen=True)
@@ -87,63 +62,82 @@ class Rung:
     seconds: float
 
 
-def default_rungs(vocab_size: int, window: int = Budget.window, seed: int = 0) -> dict[str, Contender]:
-    """The rungs, lowest first, by name; each net with the best of the learning rates 1e-2, 3e-3 and 1e-3.
+def grams(vocab_size: int, unit: str = "letter") -> dict[str, Contender]:
+    """n-grams of 1 to 6 tokens with back-off (Kneser-Ney), by name."""
 
-    The recurrent nets and the GPT look back `window` tokens, the perceptron and the MLP 8.
+    def of(n: int) -> Contender:
+        return Contender(lambda tokens: KneserNey(tokens, vocab_size, n))
+
+    return {f"{unit} {n}-gram": of(n) for n in range(1, LONGEST_GRAM + 1)}
+
+
+def nets(vocab_size: int, window: int = WINDOW, seed: int = 0) -> dict[str, Contender]:
+    """The nets, in the order of their invention, by name.
+
+    The recurrent nets and the GPT look back `window` tokens, the perceptron and the MLP 8. The GPT is one as it is made
+    today: Qwen3's block (arXiv 2505.09388) trained by Muon; the others keep to AdamW. Each has the best of a few
+    learning rates tried on tiny Shakespeare.
     """
-    names = ("unigram", "bigram", "trigram", "4-gram", "5-gram", "6-gram")
-    rungs = {name: Contender(partial(KneserNey, vocab_size=vocab_size, n=n)) for n, name in enumerate(names, start=1)}
-    shape = GPTConfig(vocab_size, window, n_layer=3, n_head=4, n_embd=96, bias=False)
-    nets: list[tuple[str, Callable[[np.ndarray], LanguageModel], float]] = [
-        ("perceptron", lambda _: Perceptron(vocab_size, 8), 1e-2),
-        ("MLP", lambda _: MLP(vocab_size, 8, n_embd=24, n_hidden=192, seed=seed), 1e-2),
-        ("RNN", lambda _: Recurrent(vocab_size, window, "tanh", n_embd=64, n_hidden=192, seed=seed), 1e-2),
-        ("GRU", lambda _: Recurrent(vocab_size, window, "gru", n_embd=64, n_hidden=192, seed=seed), 1e-2),
-        ("GPT", lambda _: GPT(shape, seed=seed), 3e-3),
-    ]
-    return rungs | {name: Contender(make, rate) for name, make, rate in nets}
+    shape = GPTConfig(
+        vocab_size,
+        window,
+        n_layer=4,
+        n_head=4,
+        n_embd=128,
+        bias=False,
+        position="rope",
+        norm="rmsnorm",
+        mlp="swiglu",
+        n_hidden=384,
+        qk_norm=True,
+    )
+    return {
+        "perceptron": Contender(lambda _: Perceptron(vocab_size, 8)),
+        "MLP": Contender(lambda _: MLP(vocab_size, 8, n_embd=24, n_hidden=192, seed=seed)),
+        "RNN": Contender(lambda _: Recurrent(vocab_size, window, "tanh", n_embd=64, n_hidden=192, seed=seed)),
+        "GRU": Contender(lambda _: Recurrent(vocab_size, window, "gru", n_embd=64, n_hidden=192, seed=seed)),
+        "GPT": Contender(lambda _: GPT(shape, seed=seed), 1e-2, "muon"),
+    }
 
 
 def climb(
-    train_tokens: Sequence[int] | np.ndarray,
-    validation_tokens: Sequence[int] | np.ndarray,
+    train: TokenPart,
+    validation: TokenPart,
     tokenizer: Tokenizer,
-    rungs: Mapping[str, Contender] | None = None,
+    contenders: Mapping[str, Contender],
     *,
-    budget: Budget | None = None,
+    steps: int = 1000,
+    window: int = WINDOW,
     seed: int = 0,
-    prompt: Sequence[int] | np.ndarray | None = None,
     sample_tokens: int = 200,
     on_rung: Callable[[Rung], None] = lambda rung: None,
+    on_step: Callable[[str, int], None] = lambda name, step: None,
 ) -> list[Rung]:
-    """Count or train each of `rungs` (default: `default_rungs`) on the one text and measure it on the other.
+    """Count or train each of `contenders` on the one part and measure it on the other.
 
-    The validation text is scored from its second token on, which is given the first (a model that looks back 16 tokens
-    or fewer is given all of them for each token, one that looks further at least half its window). Each rung writes
-    `sample_tokens` tokens after `prompt` (default: the first 8 validation tokens), drawn from `seed`, which decides the
-    training windows too. `on_rung` hears of each rung when it is done. Raises UsageError for a training text that isn't
-    longer than a window, or a validation text of one token, and NumericalError if a loss is not finite.
+    A net takes `steps` of 16 windows. The validation part is scored from its second token on, which is given the first:
+    n-grams exactly, a net that looks back 16 tokens or fewer given all of them, one that looks further at least half
+    its window. Each rung writes `sample_tokens` after the first 8 validation tokens, drawn from `seed`, which decides
+    the training windows too. `on_rung` hears of each rung when it is done, `on_step(name, step)` before each step of a
+    net. Raises UsageError for a training part that isn't longer than a window, or a validation part without a second
+    token, and NumericalError if a gradient is not finite.
     """
-    budget = budget or Budget()
-    rungs = default_rungs(tokenizer.vocab_size, budget.window, seed) if rungs is None else rungs
-    tokens = as_contexts(np.asarray(train_tokens)[None], tokenizer.vocab_size)[0]
-    held_out = as_contexts(np.asarray(validation_tokens)[None], tokenizer.vocab_size)[0]
-    first = held_out[:8] if prompt is None else prompt
+    train.windows_of_an_epoch(window)  # refuse a text that is too short before anything is counted
+    validation.windows_of_an_epoch(1)
+    tokens, held_out = train.tokens.astype(np.int64), validation.tokens.astype(np.int64)
     climbed = []
-    for name, contender in rungs.items():
+    for name, contender in contenders.items():
         began = time.perf_counter()
         model = contender.make(tokens)
         if isinstance(model, nn.Module):
-            own = replace(budget, learning_rate=contender.learning_rate or budget.learning_rate)
-            fit(model, random_windows(tokens, own, seed), own)
+            fit(model, train, contender, steps, window, seed, lambda step, name=name: on_step(name, step))  # type: ignore[misc]
         seconds = time.perf_counter() - began
         rung = Rung(
             name=name,
             parameters=n_numbers(model),
             history=model.n - 1 if isinstance(model, KneserNey) else model.context_length,
             bits_per_byte=measure(model, held_out, tokenizer),
-            sample=tokenizer.decode(generate(model, first, sample_tokens, seed=seed)),
+            sample=tokenizer.decode(generate(model, held_out[:8], sample_tokens, seed=seed)),
             seconds=seconds,
         )
         climbed.append(rung)
@@ -152,54 +146,36 @@ def climb(
 
 
 def fit(
-    model: nn.Module, draw: Draw, budget: Budget, on_step: Callable[[int, float], None] = lambda step, loss: None
+    model: nn.Module,
+    train: TokenPart,
+    contender: Contender,
+    steps: int,
+    window: int = WINDOW,
+    seed: int = 0,
+    on_step: Callable[[int], None] = lambda step: None,
 ) -> list[float]:
-    """Train `model`, whose forward gives the logits after every prefix, on the windows that `draw` gives.
-
-    Returns the loss of each step before its update, in nats a token; `on_step(step, loss)` hears it after the update.
-    """
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], betas=(0.9, 0.99))
+    """Train a net by the one `Trainer`, and return the loss of each step before its update, in nats a token."""
+    section = TrainSection(
+        steps=steps,
+        batch_size=BATCH,
+        optimizer=contender.optimizer,
+        learning_rate=contender.learning_rate,
+        warmup_steps=steps // 20,
+    )
+    trainer = Trainer(model, section, NextToken(), Choices(threads=fitting(widest(model, BATCH, window))), seed=seed)
     losses = []
-    with threads_for(widest(model, budget.batch_size, budget.window)):
-        for step in range(budget.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = budget.rate(step)
-            windows = torch.from_numpy(draw(step))
-            loss = loss_of(model, windows)
-            if not torch.isfinite(loss):
-                raise NumericalError(f"the loss is {loss.item()} at step {step}: lower the learning rate")
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            losses.append(loss.item())
-            on_step(step, losses[-1])
+    for step in range(steps):
+        on_step(step)
+        batch = train.batch(step, BATCH, window, seed)
+        losses.append(trainer.step(step, {"inputs": batch.inputs, "targets": batch.targets}).loss)
     return losses
-
-
-def loss_of(model: nn.Module, windows: Tensor) -> Tensor:
-    """The mean surprise in nats of all but the first token of int64 windows (B, T + 1)."""
-    return F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
-
-
-def random_windows(tokens: np.ndarray, budget: Budget, seed: int) -> Draw:
-    """Windows anywhere in a text, all places equally likely; a step's depend on `seed` and the step alone."""
-    n = len(tokens) - budget.window
-    if n < 1:
-        raise UsageError(
-            f"the training text has {len(tokens)} tokens and a window {budget.window}: it must be at least one token "
-            "longer, so that there is something to predict"
-        )
-    return lambda step: tokens[
-        np.random.default_rng([seed, step]).integers(0, n, budget.batch_size)[:, None] + np.arange(budget.window + 1)
-    ]
 
 
 def measure(model: LanguageModel, tokens: np.ndarray, tokenizer: Tokenizer) -> float:
     """Bits per byte of a text from its second token on, each given what `climb` says."""
+    if isinstance(model, KneserNey):  # without a row of logits for each token, which would be long for words
+        logprobs = [float(logprob) for logprob in model.text_logprobs(tokens)]
+        return bits_per_byte(Score(tokens.tolist(), [None, *logprobs[1:]]), tokenizer)
     stride = 1 if model.context_length <= SHORT_HISTORY else None
     return bits_per_byte(score(model, tokens, stride=stride), tokenizer)
 

@@ -27,6 +27,7 @@ from glassgpt.training.objective import NextToken
 from glassgpt.training.optim import optimizer_tensors, restore_optimizers
 from glassgpt.training.processes import Processes, gathered, processes
 from glassgpt.training.recipe import Recipe
+from glassgpt.training.trackers import Nowhere, Tracker, library_of, tracker_for
 from glassgpt.training.trainer import Step, Trainer
 from glassgpt.weights.run import Checkpoint, Metrics, Run, is_run
 from glassgpt.weights.stored import Reading, StoredTensor
@@ -75,6 +76,8 @@ def train(
     with processes(device) as among, ExitStack() as stack:
         watch = watch if among.first else Watch(should_stop=watch.should_stop)  # one speaks
         refuse_if_too_large(recipe, among.device, among.count, among.beside)
+        if recipe.evaluate.track != "none":
+            library_of(recipe.evaluate.track)  # what is not installed is told before anything is written
         begun = _begun(Path(out), recipe)
         if begun and begun.is_finished:
             return begun
@@ -141,10 +144,12 @@ class _Training:
         self.choices, self.step, self.kept = choices, step, kept
         self.saved = step if kept else None  # the step of the last checkpoint, which every process knows
         self.metrics: Metrics | None = None
+        self.tracker: Tracker = Nowhere()
 
     def close(self) -> None:
         if self.metrics is not None:
             self.metrics.close()
+        self.tracker.close()
 
     # ---- going on ------------------------------------------------------------------------------------------------
 
@@ -152,6 +157,7 @@ class _Training:
         if self.among.first:
             self.metrics = self.run.open_metrics(self.kept.state["metrics_bytes"] if self.kept else 0)
             self.run.remove_leftovers()
+            self.tracker = tracker_for(self.recipe.evaluate.track, self.run.path, self.recipe.to_dict(), self.step)
         self.among.wait()  # until what is measured again is cut from the metrics
         self.evaluations = self.run.evaluations()
         if self.among.first:
@@ -198,6 +204,7 @@ class _Training:
                 "grad_norm": made.grad_norm,
             }
             self.metrics.add(row)
+            self.tracker.log(self.step, {name: value for name, value in row.items() if name != "step"})
             self.metrics.add_timing({"step": self.step, "seconds": round(seconds, 6)})
             self.watch.on_step(self.step, made.loss)
 
@@ -231,6 +238,7 @@ class _Training:
         self._compare_with_yardsticks()
         evaluation = Evaluation(self.step, loss, bits, len(part) - 1 if part else 0, self._sample())
         self.metrics.add(evaluation.row())
+        self.tracker.log(self.step, {"validation_loss": loss, "bits_per_byte": bits}, evaluation.sample)
         self.evaluations.append(evaluation.row())
         self.watch.on_evaluation(evaluation)
 
