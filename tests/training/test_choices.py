@@ -12,7 +12,7 @@ from glassgpt.training.recipe import recipe_from_dict
 from glassgpt.training.trainer import Choices
 
 MODEL = {"vocab_size": 2, "context_length": 3, "n_layer": 1, "n_head": 1, "n_embd": 4}
-ROWS = {name: np.zeros((2, 3), dtype=np.int64) for name in ("inputs", "targets")}
+ROWS = {name: np.zeros((1, 3), dtype=np.int64) for name in ("inputs", "targets")}
 PLAIN, BFLOAT16, COMPILED = Choices(), Choices("bfloat16"), Choices(compiled=True)
 BOTH = Choices("bfloat16", compiled=True)
 
@@ -42,7 +42,10 @@ def test_a_recipe_that_says_both_is_not_measured(monkeypatch):
 def test_what_is_faster_is_taken_and_what_was_seen_is_said(monkeypatch):
     made, said, tried = chosen(monkeypatch, {PLAIN: 2.0, BFLOAT16: 1.0, BOTH: 0.5})
     assert made == BOTH
-    assert said == ["a step takes 2 s in float32, 1 s in bfloat16", "a step takes 1 s as it is, 0.5 s compiled"]
+    assert said == [
+        "1 of 1 windows take 2 s in float32, 1 s in bfloat16",
+        "1 of 1 windows take 1 s as they are, 0.5 s compiled",
+    ]
     assert tried == [PLAIN, BFLOAT16, BOTH]
 
 
@@ -53,7 +56,7 @@ def test_a_gain_that_noise_could_be_changes_nothing(monkeypatch):
 def test_compiling_is_not_tried_where_it_could_not_be_earned_back(monkeypatch):
     made, said, tried = chosen(monkeypatch, {PLAIN: 0.1, BFLOAT16: 0.2})
     assert (made, tried) == (PLAIN, [PLAIN, BFLOAT16])
-    assert said == ["a step takes 0.1 s in float32, 0.2 s in bfloat16"]
+    assert said == ["1 of 1 windows take 0.1 s in float32, 0.2 s in bfloat16"]
 
 
 def test_what_the_recipe_says_is_kept_and_the_rest_tried(monkeypatch):
@@ -79,3 +82,17 @@ def test_a_hopeless_choice_is_tried_once(monkeypatch, patience, steps):
     recipe = recipe_from_dict({"data": {"sequence": "0101"}, "model": MODEL, "train": {"steps": 1000}})
     module._seconds_a_step(GPTConfig(**MODEL), recipe, ROWS, PLAIN, patience)
     assert taken == steps
+
+
+def test_an_eighth_of_a_step_is_enough_to_tell(monkeypatch):
+    seen = []
+
+    def measured(config, recipe, rows, choices, patience=float("inf")):
+        seen.append(len(rows["inputs"]))
+        return 0.01
+
+    monkeypatch.setattr(module, "_seconds_a_step", measured)
+    recipe = recipe_from_dict({"data": {"sequence": "0101"}, "model": MODEL, "train": {"steps": 1000}})
+    rows = {name: np.zeros((32, 3), dtype=np.int64) for name in ("inputs", "targets")}
+    choose(GPTConfig(**MODEL), recipe, rows, 1, Processes())
+    assert seen == [4, 4]  # 0.01 s an eighth is 80 s in all: bfloat16 is tried, and compiling can't be earned back

@@ -1,4 +1,4 @@
-"""What pays on this machine: bfloat16 or float32, compiled or not. Measured on steps of the very model, never guessed.
+"""What pays on this machine: bfloat16 or float32, compiled or not. Measured on the very model, never guessed.
 
 bfloat16 halves the work where a processor has instructions for it and doubles it where it has not; compiling takes up
 to a minute, which a short run never earns back.
@@ -46,7 +46,10 @@ def choose(
         return replace(plain, precision="bfloat16") if pays and train.precision == "auto" else plain
     if train.precision != "auto" and train.compile != "auto":
         return plain
-    steps = train.steps
+    n = len(rows["inputs"])
+    some = min(n, max(threads, n // 8))  # enough to tell which is faster
+    steps = train.steps * n / some  # so many of these would take as long
+    rows = {name: value[:some] for name, value in rows.items()}
     with using(threads):
         seconds = _seconds_a_step(config, recipe, rows, plain)
         if seconds * steps < WORTH_MEASURING:
@@ -55,13 +58,13 @@ def choose(
         if train.precision == "auto":
             candidate = replace(best, precision="bfloat16")
             taken = _seconds_a_step(config, recipe, rows, candidate, patience=HOPELESS * seconds)
-            on_note(f"a step takes {seconds:.3g} s in float32, {taken:.3g} s in bfloat16")
+            on_note(f"{some} of {n} windows take {seconds:.3g} s in float32, {taken:.3g} s in bfloat16")
             if taken < GAIN * seconds:
                 best, seconds = candidate, taken
         if train.compile == "auto" and (1 - GAIN) * seconds * steps > COMPILING:
             candidate = replace(best, compiled=True)
             taken = _seconds_a_step(config, recipe, rows, candidate)
-            on_note(f"a step takes {seconds:.3g} s as it is, {taken:.3g} s compiled")
+            on_note(f"{some} of {n} windows take {seconds:.3g} s as they are, {taken:.3g} s compiled")
             if taken < GAIN * seconds:
                 best = candidate
     return best
