@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +63,7 @@ class Trainer:
 
     def step(self, number: int, rows: Rows) -> Step:
         """One update from a batch. Raises NumericalError, and changes nothing, if the gradient is not finite."""
-        with using(1) if self.by_threads else nullcontext():
+        with using(1 if self.by_threads else self.choices.threads):
             return self._step(number, rows)
 
     def _step(self, number: int, rows: Rows) -> Step:
