@@ -11,7 +11,7 @@ run: setup  ## install, then tell the story of the baby GPT
 setup: .venv/installed  ## install GlassGPT into .venv
 
 test: .venv/installed-dev  ## every test, on two cores in under five minutes
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: .venv/installed-dev  ## the tests that take longer: thousands of damaged files, a gigabyte of text, hundreds of kills (about twenty minutes)
 	$(BIN)/python -m pytest -q -m slow
