@@ -24,7 +24,7 @@ from glassgpt.errors import UsageError, WriteError
 AT_ONCE = 1 << 20  # bytes that are written together; what is longer goes as it is
 PARTIAL = ".partial"  # how the names of files end that are not whole yet
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would turn line ends
-_TELLING_ITS_NAME = 1.0  # seconds that a process may take from holding a lock to writing its number into it
+_TELLING_ITS_NAME = 5.0  # seconds that a process may take from holding a lock to writing its number into it
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -81,12 +81,18 @@ class NewFile:
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
-    def put(self) -> None:
-        """Force it to disk, then into its place, then that too to disk."""
+    def finish(self) -> None:
+        """Force it to disk: it is whole, and still beside its place."""
         self._send(self._waiting)
         with telling(self.path):
             os.fsync(self._descriptor)
             self._close()
+
+    def put(self) -> None:
+        """Force it to disk, if that is not done, then into its place, then that too to disk."""
+        if self._descriptor >= 0:
+            self.finish()
+        with telling(self.path):
             os.replace(self.beside, self.path)  # noqa: PTH105 (all that can fail is called on `os`)
             force_folder_to_disk(self.path.parent)
 
@@ -193,12 +199,12 @@ def only_one(path: Path, doing: str) -> Iterator[None]:
     """
     lock = FileLock(path, timeout=0)
     try:
-        lock.acquire()
-    except Timeout:
-        raise UsageError(f"process {_holder(path)} {doing} already ({path.parent}): wait for it, or stop it") from None
+        holder = _acquire(lock, path)
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise WriteError(f"{path} cannot be locked ({why}): choose a folder on another disk") from None
+    if holder is not None:
+        raise UsageError(f"process {holder} {doing} already ({path.parent}): wait for it, or stop it")
     try:
         with telling(path):
             path.write_text(f"{os.getpid()}\n")
@@ -210,13 +216,18 @@ def only_one(path: Path, doing: str) -> Iterator[None]:
         lock.release()
 
 
-def _holder(path: Path) -> str:
-    """The process that a held lock names, which it does soon after it holds it."""
+def _acquire(lock: FileLock, path: Path) -> str | None:
+    """Take a lock, or say which process holds it: its number stands in the file soon after it has the lock, and is gone
+    just before it lets go."""
     deadline = time.monotonic() + _TELLING_ITS_NAME
-    while time.monotonic() < deadline:
+    while True:
+        with suppress(Timeout):
+            lock.acquire()
+            return None
         with suppress(OSError):
             pid = path.read_text().strip()
             if pid.isdecimal() and psutil.pid_exists(int(pid)):
                 return pid
+        if time.monotonic() > deadline:
+            return "of an unknown number"
         time.sleep(0.01)
-    return "of an unknown number"

@@ -277,7 +277,7 @@ def test_stopping_at_any_moment_leaves_the_old_tokens_or_none(tmp_path, monkeypa
 
         monkeypatch.setattr(os, "fsync", watch(os.fsync))
         monkeypatch.setattr(os, "replace", watch(os.replace))
-        monkeypatch.setattr(preparing._Growing, "write", watch(preparing._Growing.write))
+        monkeypatch.setattr(preparing.NewFile, "write", watch(preparing.NewFile.write))
 
     for n in range(1, 100):
         with monkeypatch.context():

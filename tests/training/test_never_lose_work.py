@@ -356,8 +356,12 @@ def test_every_call_that_the_disk_refuses_leaves_the_last_checkpoint_and_the_run
 
 def test_a_full_disk_while_text_is_prepared_leaves_nothing_that_blocks_the_next_try(there, tmp_path, monkeypatch):
     recipe = full(there / "text.txt", steps=1)
+    opened = []
+    disk = Disk(lambda call, name, args: opened.append(call) if ".train.bin." in str(args[0]) else None)
     with monkeypatch.context() as patched:
-        patched.setattr("glassgpt.text.prepare.os", refusing(1, "full"))
+        patched.setattr(glassgpt.files, "os", disk)
+        train(recipe, tmp_path / "whole")
+        patched.setattr(glassgpt.files, "os", refusing(opened[0], "full"))
         with pytest.raises(WriteError, match=r"train\.bin cannot be written: No space left"):
             train(recipe, tmp_path / "run")
     assert not list(tmp_path.rglob("*.partial"))

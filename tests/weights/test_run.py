@@ -267,3 +267,10 @@ def test_the_metrics_of_a_finished_run_are_checked_like_any_file(run):
     path.unlink()
     with pytest.raises(DamagedFileError, match=r"metrics\.jsonl"):
         Run(run).metrics()
+
+
+def test_a_run_that_another_process_begins_just_now_is_a_run(finished, monkeypatch):
+    """Its manifest may appear between the look for one and the look at what else is there."""
+    looks = iter([False])
+    monkeypatch.setattr("glassgpt.weights.run.is_run", lambda path: next(looks, True))
+    assert Run.at(finished.path).is_finished

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +15,7 @@ import numpy as np
 import psutil
 
 from glassgpt.errors import DamagedFileError, UsageError
-from glassgpt.files import PARTIAL, make_folder, telling, write_atomically
+from glassgpt.files import PARTIAL, NewFile, make_folder, write_atomically
 from glassgpt.text.bpe import END_OF_TEXT, BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.cleaning import Kept
@@ -156,7 +155,7 @@ class _PartWriter:
 
     def __init__(self, folder: Path, name: str, tokenizer: CharacterTokenizer | BPETokenizer, between: str) -> None:
         self.dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-        self._tokens, self._starts = _Growing(folder, f"{name}.bin"), _Growing(folder, f"{name}.starts.bin")
+        self._tokens, self._starts = NewFile(folder / f"{name}.bin"), NewFile(folder / f"{name}.starts.bin")
         self.files = [self._tokens, self._starts]
         self._encode, self._between = encoder(tokenizer), between
         self._end = tokenizer.special.get(END_OF_TEXT)
@@ -191,45 +190,12 @@ class _PartWriter:
         self._tokens.write(ids.astype(self.dtype).tobytes())
 
 
-class _Growing:
-    """A file being written beside its place. Nothing of it stays unless it is `put` there."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name, self._place = name, folder / name
-        self._path = folder / f".{name}.{os.getpid()}{PARTIAL}"
-        with telling(self._place):
-            self._file = self._path.open("wb")
-        self._digest, self._size = hashlib.sha256(), 0
-
-    def write(self, content: bytes) -> None:
-        with telling(self._place):
-            self._file.write(content)
-        self._digest.update(content)
-        self._size += len(content)
-
-    def finish(self) -> dict[str, Any]:
-        """Force it to disk, and say what the manifest is to say of it."""
-        with telling(self._place):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
-        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
-
-    def put(self) -> None:
-        with telling(self._place):
-            self._path.replace(self._place)
-
-    def discard(self) -> None:
-        with suppress(OSError):  # closing writes what is left, and the disk may be full
-            self._file.close()
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
-
-
 def _commit(folder: Path, manifest: dict[str, Any], tokenizer: bytes, parts: list[_PartWriter]) -> None:
     """Move everything into its place, the manifest last."""
     files = [file for part in parts for file in part.files]
-    manifest["files"] = {file.name: file.finish() for file in files}
+    for file in files:
+        file.finish()
+    manifest["files"] = {file.path.name: {"bytes": file.size, "sha256": file.sha256} for file in files}
     manifest["files"][TOKENIZER] = {"bytes": len(tokenizer), "sha256": hashlib.sha256(tokenizer).hexdigest()}
     manifest = _plain_json(manifest)
     (folder / MANIFEST).unlink(missing_ok=True)

@@ -89,7 +89,7 @@ def estimate(recipe: Recipe, device: str | None = None, *, measure: bool = True)
     files = _prepared(recipe)
     config = recipe.model if files is None else _of_size(recipe.model, files.tokenizer.vocab_size)
     rows = _rows(recipe)
-    threads = threads_for(config, recipe)
+    threads = threads_taken(config, recipe)
     at_once = rows_at_once(recipe, rows, threads, device)
     n_tokens = len(files.train) if files is not None else _tokens_of_text(recipe)
     known = Estimate(
@@ -114,7 +114,7 @@ def refuse_if_too_large(recipe: Recipe, device: str = "cpu", processes: int = 1,
     """Raise TooLargeError if training needs more memory than is free. `processes` share the rows; `beside` of them are
     on this machine."""
     rows = -(-_rows(recipe) // processes)
-    threads = threads_for(recipe.model, recipe) if processes == 1 else 1
+    threads = threads_taken(recipe.model, recipe) if processes == 1 else 1
     at_once = rows_at_once(recipe, rows, threads, device)
     spread = processes if recipe.train.shard else 1
     needed = memory_of(recipe.model, recipe, at_once, threads, device, spread)
@@ -196,7 +196,7 @@ def free_memory(device: str) -> int:
 # ---- time ------------------------------------------------------------------------------------------------------------
 
 
-def threads_for(config: GPTConfig, recipe: Recipe) -> int:
+def threads_taken(config: GPTConfig, recipe: Recipe) -> int:
     """How many threads `train` takes."""
     at_once = min(_rows(recipe), recipe.train.micro_batch_size or _rows(recipe))
     return fitting(at_once * config.context_length * config.hidden_width)

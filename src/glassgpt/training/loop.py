@@ -16,12 +16,12 @@ import torch
 from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, UsageError
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
-from glassgpt.models.threads import fitting, using
+from glassgpt.models.threads import using
 from glassgpt.text.prepare import Progress
 from glassgpt.text.token_files import TokenPart
 from glassgpt.training.choices import Choices, choose
 from glassgpt.training.data import Corpus, TrainingData, beginning, prepared_data, refuse_what_cannot_be, training_data
-from glassgpt.training.estimate import refuse_if_too_large
+from glassgpt.training.estimate import refuse_if_too_large, threads_taken
 from glassgpt.training.evaluate import Evaluation, best_step, bits_per_byte, sample, validation_loss, yardsticks
 from glassgpt.training.objective import NextToken
 from glassgpt.training.optim import optimizer_tensors, restore_optimizers
@@ -209,10 +209,8 @@ class _Training:
             self.watch.on_step(self.step, made.loss)
 
     def _choose(self) -> Choices:
-        rows = self.data.rows(0)
-        at_once = min(len(rows["inputs"]), self.recipe.train.micro_batch_size or len(rows["inputs"]))
-        threads = fitting(at_once * rows["inputs"].shape[1] * self.config.hidden_width)
-        return choose(self.config, self.recipe, rows, threads, self.among, self.watch.on_note)
+        threads = threads_taken(self.config, self.recipe)
+        return choose(self.config, self.recipe, self.data.rows(0), threads, self.among, self.watch.on_note)
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
 

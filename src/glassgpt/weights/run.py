@@ -381,7 +381,8 @@ def _refuse_what_is_no_run(path: Path) -> None:
         return
     if (file := next((part for part in path.parents if part.exists() and not part.is_dir()), None)) is not None:
         raise UsageError(f"{path} cannot be made: {file} is a file, not a folder")
-    if path.exists() and (not path.is_dir() or any(not _is_ours(inner) for inner in path.iterdir())):
+    strange = path.exists() and (not path.is_dir() or any(not _is_ours(inner) for inner in path.iterdir()))
+    if strange and not is_run(path):  # another process may have begun it just now
         raise UsageError(f"{path} exists and is not a run folder: choose another --out, or empty it yourself")
 
 

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from glassgpt.errors import DamagedFileError, NumericalError, TooLargeError
 from glassgpt.models.config import GPTConfig, parameter_shapes
@@ -59,14 +57,6 @@ def check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
         raise NumericalError(
             f"{source}: {name} holds NaN or infinity: the training that wrote it diverged, or the file is damaged"
         )
-
-
-def read_tensors(content: bytes, source: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file's bytes. Raises DamagedFileError where they aren't one."""
-    try:
-        return load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise DamagedFileError(f"{source} is not a whole safetensors file ({error}): restore it from a copy") from None
 
 
 def read_parameters(bundle: Bundle) -> dict[str, np.ndarray]:
