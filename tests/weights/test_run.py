@@ -273,4 +273,5 @@ def test_a_run_that_another_process_begins_just_now_is_a_run(finished, monkeypat
     """Its manifest may appear between the look for one and the look at what else is there."""
     looks = iter([False])
     monkeypatch.setattr("glassgpt.weights.run.is_run", lambda path: next(looks, True))
-    assert Run.at(finished.path).is_finished
+    with Run.held(finished) as run:
+        assert run.is_finished
