@@ -251,6 +251,38 @@ def test_an_id_outside_the_vocabulary_is_refused(token):
         BPETokenizer.from_vocabulary(*trained(), "gpt-2", {}, SOURCE, end_token=token)
 
 
+@pytest.mark.parametrize("rule", SPLITTINGS)
+def test_more_special_tokens_leave_all_else_as_it_was(rule):
+    old = small(rule)
+    new = old.with_special(["<|tool|>", "<|im_end|>", "<|tool|>", "<é>"])
+    n = old.vocab_size
+    assert new.special == {**old.special, "<|tool|>": n, "<é>": n + 1}
+    assert (new.vocab_size, new.end_token, new.user_defined) == (n + 2, old.end_token, old.user_defined)
+    assert [new.token_bytes(token) for token in range(n)] == [old.token_bytes(token) for token in range(n)]
+    for text in AWKWARD:
+        assert new.encode(text) == old.encode(text)
+    assert new.encode("<|tool|>") == old.encode("<|tool|>")
+    assert new.encode_with_special("a<|tool|><|im_end|>") == [*old.encode("a"), n, old.special["<|im_end|>"]]
+    assert "<|tool|>" not in old.special
+    again = BPETokenizer.from_parsed_json(new.to_tokenizer_json(), SOURCE, "<|im_end|>")
+    assert again.to_tokenizer_json() == new.to_tokenizer_json()
+    assert old.with_special(SPECIAL).to_tokenizer_json() == old.to_tokenizer_json()
+
+
+def test_user_defined_tokens_stay_what_they_are_among_more_special_ones():
+    tokens, merges = trained()
+    names = {"<think>": len(tokens)}
+    old = BPETokenizer.from_vocabulary([*tokens, *names], merges, "gpt-2", {}, SOURCE, user_defined=names)
+    new = old.with_special(["<think>", "<|x|>"])
+    assert (new.special, new.user_defined) == ({"<|x|>": len(tokens) + 1}, names)
+
+
+@pytest.mark.parametrize("name", ["", "a", "\ud83d", 3])
+def test_a_special_token_needs_a_name_of_its_own(name):
+    with pytest.raises(UsageError, match="a special token needs a name that is text and no word"):
+        small().with_special(["<|x|>", name])
+
+
 def test_an_end_token_must_be_a_special_one():
     with pytest.raises(UsageError, match="'</s>' is no special token"):
         BPETokenizer.from_vocabulary(*trained(), "gpt-2", {}, SOURCE, end_token="</s>")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import glassgpt.training.loop
+import glassgpt.training.pretrain
 from glassgpt.errors import DamagedFileError, NumericalError, TooLargeError, UsageError
 from glassgpt.interface import LanguageModel
 from glassgpt.numerics import log_softmax
@@ -53,7 +54,7 @@ def baby(tmp_path_factory):
     run = train(
         read_recipe(BABY),
         tmp_path_factory.mktemp("baby") / "run",
-        watch=Watch(on_step=lambda *step: heard.append(step)),
+        watch=Watch(on_step=lambda step, made: heard.append((step, made.loss))),
     )
     return run, heard
 
@@ -221,13 +222,13 @@ def test_a_learning_rate_that_blows_up_is_an_error_and_the_last_checkpoint_is_ke
 def test_nan_in_the_weights_stops_the_run_and_the_last_sound_checkpoint_stays(tmp_path, monkeypatch):
     out, steps = tmp_path / "run", []
 
-    class Poisoned(glassgpt.training.loop.GPT):
+    class Poisoned(glassgpt.training.pretrain.GPT):
         def forward(self, tokens, **options):
             if len(steps) == 5:
                 self.ln_f.bias.data[0] = torch.nan
             return super().forward(tokens, **options)
 
-    monkeypatch.setattr(glassgpt.training.loop, "GPT", Poisoned)
+    monkeypatch.setattr(glassgpt.training.pretrain, "GPT", Poisoned)
     with pytest.raises(NumericalError, match=r"gradient of .* is not finite at step 5 \(loss nan\)"):
         train(small(), out, watch=Watch(on_step=lambda step, loss: steps.append(step)))
     monkeypatch.undo()

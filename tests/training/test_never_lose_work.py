@@ -24,6 +24,7 @@ import torch
 
 import glassgpt.files
 import glassgpt.training.loop
+import glassgpt.training.pretrain
 from glassgpt.cli.main import main
 from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, UsageError, WriteError
 from glassgpt.training.loop import Interrupted, Watch, train
@@ -699,9 +700,10 @@ def raising(number: int, times: int = 1):
 
 def signalled_before(name: str, number: int, times: int, monkeypatch) -> None:
     """The signal comes as the named function of the loop is called."""
-    real = getattr(glassgpt.training.loop, name)
+    module = glassgpt.training.loop if hasattr(glassgpt.training.loop, name) else glassgpt.training.pretrain
+    real = getattr(module, name)
     send = raising(number, times)
-    monkeypatch.setattr(glassgpt.training.loop, name, lambda *args, **options: (send(), real(*args, **options))[1])
+    monkeypatch.setattr(module, name, lambda *args, **options: (send(), real(*args, **options))[1])
 
 
 PLACES = ("validation_loss", "yardsticks", "optimizer_tensors", "choose", "training_data")
@@ -882,7 +884,7 @@ def test_a_run_that_diverges_ends_the_command_with_1(there, tmp_path, capsys):
 
 def test_of_the_checkpoints_the_newest_and_the_best_are_kept(there, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 1.0, 2.0, 3.0, 4.0, 5.0])
-    monkeypatch.setattr(glassgpt.training.loop, "validation_loss", lambda *args, **options: next(losses))
+    monkeypatch.setattr(glassgpt.training.pretrain, "validation_loss", lambda *args, **options: next(losses))
     run = train(full(there / "text.txt", there / "tokens", keep=2), tmp_path / "run")
     assert run.steps == [20, 55, 60]
     files = {path.name for path in (run.path / "checkpoints").iterdir()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassgpt.cli.output import LN2
@@ -245,4 +247,50 @@ FIGURES: dict[str, tuple[Callable[[Subject], Figure], str]] = {
     "probabilities-over-training": (probabilities_over_training, "transition probabilities, step by step"),
     "red-over-steps": (red_over_steps, "the probability of having met red after 1, 2, 3... tokens"),
     "red-over-training": (red_over_training, "the probability of red at every kept step of training"),
+}
+
+
+def alignment(folder: Path, title: str | None = None) -> Figure:
+    """What a story came to, from the runs and results in its folder: the stage of each run says what it is."""
+    from glassgpt.figures.alignment import (
+        AlignmentData,
+        EntropyCurve,
+        PlayerRating,
+        ReliabilityBins,
+        RewardCurve,
+        alignment_page,
+    )
+    from glassgpt.training.recipe import REINFORCED
+    from glassgpt.weights.run import Run, is_run
+
+    runs = {path.name: Run(path) for path in sorted(folder.iterdir()) if is_run(path)} if folder.is_dir() else {}
+    policies = {name: run.metrics() for name, run in runs.items() if any(stage in run.recipe for stage in REINFORCED)}
+    curves = [
+        RewardCurve(name, *([row[key] for row in rows] for key in ("kl", "reward", "gold")))
+        for name, rows in policies.items()
+        if rows and "gold" in rows[0]
+    ]
+    results = {name: json.loads(path.read_text()) for name in RESULTS if (path := folder / name).exists()}
+    if best := results.get("best-of.json", {}).get("best_of"):
+        curves.append(RewardCurve("best-of-n", *([row[key] for row in best] for key in ("kl", "reward", "gold"))))
+    if not curves:
+        raise UsageError(f"{folder} holds no run of [ppo] or [grpo] on the toy world: run recipes/assistant.toml there")
+    entropies = [
+        EntropyCurve(name, [row["step"] for row in rows], [row["entropy"] for row in rows])
+        for name, rows in policies.items()
+        if rows
+    ]
+    judged = results.get("reward.json")
+    bins = None
+    if judged:
+        note = f"accuracy {judged['accuracy']:.2f} ({judged['accuracy_low']:.2f} to {judged['accuracy_high']:.2f})"
+        bins = ReliabilityBins(**judged["reliability"], note=note)
+    rated = results.get("arena.json", {}).get("ratings", {})
+    ratings = [PlayerRating(name, one["elo"], one["low"], one["high"]) for name, one in rated.items()] or None
+    return alignment_page(AlignmentData(curves, entropies, bins, ratings), title)
+
+
+RESULTS = ("reward.json", "best-of.json", "arena.json")
+OF_FOLDERS = {
+    "alignment": (alignment, "reward and gold against distance, entropy, calibration, ratings: a story's end")
 }

@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from glassgpt.cli.pictures import FIGURES
+    from glassgpt.cli.pictures import FIGURES, OF_FOLDERS
 
     if args.list:
-        meanings = {name: meaning for name, (_, meaning) in FIGURES.items()}
+        meanings = {name: meaning for name, (_, meaning) in [*FIGURES.items(), *OF_FOLDERS.items()]}
         if args.json:
             print_json({"figures": meanings})
         else:
@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.figure is None:
         raise UsageError(f"say which figure: one of {', '.join(FIGURES)}")
-    if args.figure not in FIGURES:
+    if args.figure in OF_FOLDERS and args.ref is not None and args.out is not None:
+        return of_folder(args)
+    if args.figure not in FIGURES and args.figure not in OF_FOLDERS:
         raise UsageError(f"there is no figure {args.figure!r}: choose one of {', '.join(FIGURES)}")
     if args.ref is None or args.out is None:
         raise UsageError("give a model and a file to write, as in: glassgpt see state-graph RUN --out graph.png")
@@ -58,6 +60,16 @@ def run(args: argparse.Namespace) -> int:
         print_json({"figure": args.figure, "file": str(path)})
     else:
         print(path)
+    return 0
+
+
+def of_folder(args: argparse.Namespace) -> int:
+    """A picture of several runs that lie side by side."""
+    from glassgpt.cli.pictures import OF_FOLDERS
+    from glassgpt.figures.files import save
+
+    save(OF_FOLDERS[args.figure][0](Path(args.ref), args.title), Path(args.out))
+    print_json({"figure": args.figure, "file": args.out}) if args.json else print(args.out)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`glassgpt train RECIPE --out RUN`: train, or go on with a run that was stopped."""
+"""`glassgpt train RECIPE --out RUN`: train, or go on with a run that was stopped; a story runs its steps in RUN."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ from glassgpt.errors import UsageError
 
 if TYPE_CHECKING:
     from glassgpt.models.config import GPTConfig
-    from glassgpt.training.data import TrainingData
     from glassgpt.training.evaluate import Evaluation
     from glassgpt.training.recipe import Recipe
+    from glassgpt.training.stage import Stage
+    from glassgpt.training.trainer import Step
     from glassgpt.weights.run import Run
 
 BY_HEART = 20  # times that a text may be seen before a person is told; data repeated 4 times is nearly as good as new
 SECONDS_BETWEEN_LINES = 30
+SHOWN = ("reward", "gold", "kl", "entropy")  # of a step of reinforcement learning
 NOTHING_VALIDATES = "nothing of the text is kept back to validate"
 
 
@@ -47,8 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from glassgpt.cli.story import run_story, story_of
     from glassgpt.training.processes import is_first
 
+    if args.recipe and args.out and (story := story_of(args.recipe)) is not None:
+        return run_story(story, args)
     recipe = recipe_of(args)
     trained = train_showing_progress(
         recipe, args.out, quiet=not is_first(), device=args.device, allow_changes=args.allow_changes
@@ -106,11 +111,35 @@ def print_summary(trained: Run, recipe: Recipe) -> None:
     fell = f", the loss fell from {losses[0]:.4f} to {losses[-1]:.4f} nats" if losses else ""
     console().print(f"{trained.path}: {trained.config.n_parameters:,} parameters, {recipe.train.steps} steps{fell}")
     account = account_of_run(trained)
+    if recipe.stage != "pretrain":
+        print_stage(trained, recipe)
+        return
     if account["bits_per_byte"] is not None:
         levels = trained.yardsticks() | {"this model": account["bits_per_byte"]}
         print_levels(levels)
     if recipe.data.files is not None:
         console().print(what_now(trained, account))
+
+
+def print_stage(trained: Run, recipe: Recipe) -> None:
+    """What a later stage came to, and what a person does with it."""
+    measured = trained.evaluations()
+    if measured:
+        first, last = measured[0], measured[-1]
+        told = [name for name, value in last.items() if isinstance(value, float)]
+        rows = [[name, spelled(first.get(name)), spelled(last[name])] for name in told]
+        print_table(["on what was held out", f"step {first['step']}", f"step {last['step']}"], rows)
+    kind = trained.head.get("kind")
+    if kind == "reward":
+        console().print(f"Let it judge: glassgpt rank REF --judge {trained.path} --out preferences.jsonl")
+    elif kind:
+        console().print(f'Let it judge: glassgpt score {trained.path} "..."')
+    else:
+        console().print(f'Talk to it: glassgpt chat {trained.path} "..."')
+
+
+def spelled(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def print_levels(levels: dict[str, float]) -> None:
@@ -265,24 +294,44 @@ class _Display:
         of = "" if total is None else f" of {total / 1e6:,.1f}"
         self._move(stage, done, total, f"{done / 1e6:,.1f}{of} MB")
 
-    def start(self, config: GPTConfig, data: TrainingData, step: int) -> None:
+    def start(self, stage: Stage, step: int) -> None:
         from glassgpt.training.account import account_of_text
         from glassgpt.training.data import Corpus
+        from glassgpt.training.pretrain import Pretraining
+        from glassgpt.training.sft import SupervisedFineTuning
 
-        if isinstance(data, Corpus):
-            for line in account_lines(config, account_of_text(data, self._recipe), self._recipe):
+        if isinstance(stage, Pretraining) and isinstance(stage.data, Corpus):
+            for line in account_lines(stage.config, account_of_text(stage.data, self._recipe), self._recipe):
                 self.note(line)
+        for line in stage.notes():
+            self.note(line)
+        if isinstance(stage, SupervisedFineTuning):
+            self.coloured(stage.first_row())
         self._move("starting", 0, None, "")
         if step:
             self.note(f"going on after step {step:,} of {self._recipe.train.steps:,}")
 
-    def step(self, step: int, loss: float) -> None:
+    def coloured(self, pieces: list[tuple[str, bool]]) -> None:
+        """The first row: what is trained in green, what is not in grey, or in brackets where there are no colours."""
+        from rich.text import Text
+
+        if self._quiet:
+            return
+        shown = Text("the first row, [trained] in brackets: ")
+        for text, is_trained in pieces:
+            shown.append(f"[{text}]" if is_trained else text, style="green" if is_trained else "dim")
+        self._progress.console.print(shown)
+
+    def step(self, step: int, made: Step) -> None:
         train = self._recipe.train
         self._times.append(time.perf_counter())
-        told = f"step {step + 1:,} of {train.steps:,}, loss {loss:.3f}"
+        told = f"step {step + 1:,} of {train.steps:,}, loss {made.loss:.3f}"
+        shown = [key for key in SHOWN if key in made.more]
+        if shown:  # of a policy the loss says nothing, what it earns does
+            told = f"step {step + 1:,} of {train.steps:,}" + "".join(f", {key} {made.more[key]:.3g}" for key in shown)
         if len(self._times) > 1:
             seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
-            if train.batch_size:
+            if train.batch_size and self._recipe.stage == "pretrain":
                 told += f", {train.batch_size * self._recipe.model.context_length / seconds:,.0f} tokens/s"
             if not self._moves:
                 told += f", {(train.steps - step - 1) * seconds / 60:,.1f} minutes left"
@@ -291,7 +340,8 @@ class _Display:
     def evaluation(self, made: Evaluation) -> None:
         loss = "" if made.validation_loss is None else f": validation loss {made.validation_loss:.4f} nats a token"
         bits = "" if made.bits_per_byte is None else f", {made.bits_per_byte:.3f} bits per byte"
-        self.note(f"after {made.step:,} steps{loss}{bits}")
+        more = "".join(f", {name} {spelled(value)}" for name, value in made.more.items())
+        self.note(f"after {made.step:,} steps{loss}{bits}{more}")
         if made.sample:
             self.note("\n".join(f"  | {line}" for line in printable(made.sample).strip("\n").split("\n")))
         self._times.clear()

@@ -212,6 +212,23 @@ class BPETokenizer(Tokenizer):
         rule = SPLITTINGS[pre_tokenizer]
         return cls(words, _merges(list(merges), source), rule, special, user_defined, source, end_token)
 
+    def with_special(self, names: Sequence[str]) -> BPETokenizer:
+        """The same words with more special tokens, whose ids are vocab_size and on in the order of `names`.
+
+        A name that is a special or user-defined token already keeps its id, and stays what it is. Raises UsageError for
+        a name that is no text, or is a word.
+        """
+        more: dict[str, int] = {}
+        for name in names:
+            if not _is_text(name) or not name or name in self._words:
+                raise UsageError(f"a special token needs a name that is text and no word, got {_short(name)}")
+            if name not in self._added:
+                more.setdefault(name, self.vocab_size + len(more))
+        special, source = {**self.special, **more}, Path("tokenizer.json")
+        return BPETokenizer(
+            self._words, self._merges, self.splitting, special, self.user_defined, source, self.end_token
+        )
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text, none of them special or user-defined.
 

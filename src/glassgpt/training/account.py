@@ -13,7 +13,7 @@ from glassgpt.text.token_files import MANIFEST, TokenPart, read_manifest
 from glassgpt.text.vocabulary import bytes_per_token
 from glassgpt.training.data import Corpus
 from glassgpt.training.evaluate import best_step
-from glassgpt.training.loop import TOKENS
+from glassgpt.training.pretrain import TOKENS
 from glassgpt.training.recipe import Recipe
 from glassgpt.weights.run import Run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,14 @@ SAMPLE_TEMPERATURE = 0.8
 @dataclass(frozen=True)
 class Evaluation:
     """`validation_loss`: nats a token; None, as bits_per_byte, where no text was kept back. `tokens`: how many it is
-    of. `sample`: what the model went on with after the prompt."""
+    of. `sample`: what the model went on with after the prompt. `more`: what else a stage measures, by name."""
 
     step: int
     validation_loss: float | None
     bits_per_byte: float | None
     tokens: int
     sample: str | None
+    more: Mapping[str, float | None] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         return {
@@ -43,7 +44,11 @@ class Evaluation:
             "bits_per_byte": self.bits_per_byte,
             "tokens": self.tokens,
             "sample": self.sample,
+            **self.more,
         }
+
+    def numbers(self) -> dict[str, float | None]:
+        return {"validation_loss": self.validation_loss, "bits_per_byte": self.bits_per_byte, **self.more}
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import platform
 import time
 from collections.abc import Callable
@@ -14,26 +13,24 @@ from typing import Any
 import torch
 
 from glassgpt.errors import DamagedFileError, GlassGPTError, NumericalError, UsageError
-from glassgpt.models.config import GPTConfig
-from glassgpt.models.gpt_torch import GPT
+from glassgpt.models.adaptation import adapt, merge
 from glassgpt.models.threads import using
 from glassgpt.text.prepare import Progress
-from glassgpt.text.token_files import TokenPart
 from glassgpt.training.choices import Choices, choose
-from glassgpt.training.data import Corpus, TrainingData, beginning, prepared_data, refuse_what_cannot_be, training_data
+from glassgpt.training.data import refuse_what_cannot_be
 from glassgpt.training.estimate import refuse_if_too_large, threads_taken
-from glassgpt.training.evaluate import Evaluation, best_step, bits_per_byte, sample, validation_loss, yardsticks
-from glassgpt.training.objective import NextToken
+from glassgpt.training.evaluate import Evaluation, best_step
 from glassgpt.training.optim import optimizer_tensors, restore_optimizers
 from glassgpt.training.processes import Processes, gathered, processes
 from glassgpt.training.recipe import Recipe
+from glassgpt.training.stage import Moment, Stage, gpt_of
+from glassgpt.training.stages import stage_of
 from glassgpt.training.trackers import Nowhere, Tracker, library_of, tracker_for
 from glassgpt.training.trainer import Step, Trainer
-from glassgpt.weights.run import Checkpoint, Metrics, Run, is_run
+from glassgpt.weights.peft_folder import write_peft
+from glassgpt.weights.run import ADAPTER, Checkpoint, Metrics, Run, is_run
 from glassgpt.weights.stored import Reading, StoredTensor
-from glassgpt.weights.tensors import load_into, stored_tensors
-
-TOKENS = "tokens"
+from glassgpt.weights.tensors import gpt_state, load_into, load_named, stored_tensors
 
 
 class Interrupted(GlassGPTError):
@@ -42,12 +39,12 @@ class Interrupted(GlassGPTError):
 
 @dataclasses.dataclass(frozen=True)
 class Watch:
-    """Who hears of a training as it goes on: `on_start(config, data, step)` when all is ready to go on from `step`,
-    `on_step(step, loss)` after each step, `on_evaluation`, `on_note` of what a person should know, `on_progress` of
+    """Who hears of a training as it goes on: `on_start(stage, step)` when all is ready to go on from `step`,
+    `on_step(step, made)` after each step, `on_evaluation`, `on_note` of what a person should know, `on_progress` of
     text being prepared. `should_stop()` is asked before each step, and all the while text is prepared or evaluated."""
 
-    on_start: Callable[[GPTConfig, TrainingData, int], None] = lambda config, data, step: None
-    on_step: Callable[[int, float], None] = lambda step, loss: None
+    on_start: Callable[[Stage, int], None] = lambda stage, step: None
+    on_step: Callable[[int, Step], None] = lambda step, made: None
     on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None
     on_note: Callable[[str], None] = lambda note: None
     on_progress: Progress = lambda stage, done, total: None
@@ -75,13 +72,14 @@ def train(
     watch = watch or Watch()
     with processes(device) as among, ExitStack() as stack:
         watch = watch if among.first else Watch(should_stop=watch.should_stop)  # one speaks
-        refuse_if_too_large(recipe, among.device, among.count, among.beside)
+        if recipe.stage == "pretrain":
+            refuse_if_too_large(recipe, among.device, among.count, among.beside)
         if recipe.evaluate.track != "none":
             library_of(recipe.evaluate.track)  # what is not installed is told before anything is written
         begun = _begun(Path(out), recipe)
         if begun and begun.is_finished:
             return begun
-        gone = _why_text_is_gone(recipe, begun)
+        gone = _why_text_is_gone(recipe, begun) if recipe.stage == "pretrain" else None
         run = stack.enter_context(Run.held(out)) if among.first else None
         among.wait()
         training = _Training(run or Run(out), recipe, among, watch, allow_changes, gone)
@@ -125,20 +123,27 @@ class _Training:
         self, run: Run, recipe: Recipe, among: Processes, watch: Watch, allow_changes: bool, gone: str | None
     ) -> None:
         self.run, self.recipe, self.among, self.watch = run, recipe, among, watch
-        self.data = self._prepared(gone)
-        self.config = dataclasses.replace(recipe.model, vocab_size=self.data.tokenizer.vocab_size)
+        if gone is not None:
+            watch.on_note(f"{gone}: going on with the tokens that were prepared from it")
+        self.stage = stage_of(
+            recipe, run.path, among, self._preparing, replace=not run.has_begun, gone=gone is not None
+        )
+        self.config = self.stage.config
+        self.model = self.stage.model()
+        self.prefix, self.gpt = gpt_of(self.model)
+        adapt(self.model, recipe.trainable, recipe.run.seed)
         self._begin()
         step, kept = self._newest_sound()
         if among.first:
-            watch.on_start(self.config, self.data, step)
+            watch.on_start(self.stage, step)
         choices = Choices(**kept.state["choices"]) if kept else self._choose()
         if kept:
             self._refuse_changes(kept.state["machine"], allow_changes)
-        self.model = GPT(self.config, seed=recipe.run.seed)
-        if kept:
-            load_into(self.model, Reading(kept.weights))
-        objective = NextToken(recipe.train.last_position_only)
-        self.trainer = Trainer(self.model, recipe.train, objective, choices, seed=recipe.run.seed, among=among)
+            load_into(self.gpt, Reading(kept.weights))
+            load_named(self._added(), Reading(kept.added))
+        self.trainer = Trainer(
+            self.model, recipe.train, self.stage.objective, choices, seed=recipe.run.seed, among=among
+        )
         if kept:
             restore_optimizers(self.model, self.trainer.optimizers, Reading(kept.optimizer))
         self.choices, self.step, self.kept = choices, step, kept
@@ -173,7 +178,7 @@ class _Training:
                 if self.step == train.steps:
                     break
                 self._stop_if_asked()
-                made = self.trainer.step(self.step, self.data.rows(self.step))
+                made = self.stage.step(self.trainer, self.step)
                 self._tell(made, time.perf_counter() - began)
                 began = time.perf_counter()
                 self.step += 1
@@ -202,76 +207,29 @@ class _Training:
                 "loss": made.loss,
                 "learning_rate": made.learning_rate,
                 "grad_norm": made.grad_norm,
+                **made.more,
             }
             self.metrics.add(row)
             self.tracker.log(self.step, {name: value for name, value in row.items() if name != "step"})
             self.metrics.add_timing({"step": self.step, "seconds": round(seconds, 6)})
-            self.watch.on_step(self.step, made.loss)
+            self.watch.on_step(self.step, made)
 
     def _choose(self) -> Choices:
         threads = threads_taken(self.config, self.recipe)
-        return choose(self.config, self.recipe, self.data.rows(0), threads, self.among, self.watch.on_note)
-
-    # ---- evaluation ----------------------------------------------------------------------------------------------
+        if self.recipe.stage != "pretrain":
+            return Choices("bfloat16" if self.recipe.train.precision == "bfloat16" else "float32", threads=threads)
+        return choose(self.config, self.recipe, self.stage.rows(0), threads, self.among, self.watch.on_note)
 
     def _evaluate(self) -> None:
-        if not isinstance(self.data, Corpus):
-            return  # nothing of a sequence is kept back
-        loss = bits = None
-        part = self._part_to_measure()
-        if part is not None:
-            loss = validation_loss(
-                self.trainer.spread,
-                part,
-                self.config.context_length,
-                self.among,
-                mask_documents=self.recipe.data.mask_documents,
-                poll=self._stop_if_asked,
-            )
-            if not math.isfinite(loss):
-                raise NumericalError(f"the validation loss is {loss} after step {self.step}: the last checkpoint stays")
-            bits = bits_per_byte(loss, part)
-        if not self.among.first or self.metrics is None:
+        made = self.stage.evaluate(Moment(self.step, self.trainer, self.run, self.among, self._stop_if_asked))
+        if made is None or self.metrics is None:
             return
-        self._compare_with_yardsticks()
-        evaluation = Evaluation(self.step, loss, bits, len(part) - 1 if part else 0, self._sample())
-        self.metrics.add(evaluation.row())
-        self.tracker.log(self.step, {"validation_loss": loss, "bits_per_byte": bits}, evaluation.sample)
-        self.evaluations.append(evaluation.row())
-        self.watch.on_evaluation(evaluation)
-
-    def _part_to_measure(self) -> TokenPart | None:
-        """All that validates at the end, and before that the first `evaluate.tokens` targets."""
-        part, most = self.data.validation, self.recipe.evaluate.tokens
-        if part is None or most is None or self.step == self.recipe.train.steps:
-            return part
-        return beginning(part, most + 1, self.data.tokenizer)
-
-    def _sample(self) -> str | None:
-        if not self.recipe.evaluate.sample_tokens:
-            return None
-        return sample(self.run.model(self.step), self.data.tokenizer, self.data.prompt, self.recipe)
-
-    def _compare_with_yardsticks(self) -> None:
-        """Once a run, and not while the first step is waited for."""
-        if isinstance(self.data, Corpus) and self.data.validation is not None and not self.run.yardsticks():
-            files = self.data.files
-            poll = self._stop_if_asked if self.among.count == 1 else lambda: None  # the others don't take part
-            self.run.save_yardsticks(yardsticks(files.train, self.data.validation, files.tokenizer, poll))
+        self.metrics.add(made.row())
+        self.tracker.log(self.step, made.numbers(), made.sample)
+        self.evaluations.append(made.row())
+        self.watch.on_evaluation(made)
 
     # ---- beginning and saving ------------------------------------------------------------------------------------
-
-    def _prepared(self, gone: str | None) -> TrainingData:
-        folder = Path(self.recipe.data.tokens or self.run.path / TOKENS)
-        if gone is not None:
-            self.watch.on_note(f"{gone}: going on with the tokens that were prepared from it")
-            return prepared_data(self.recipe, folder)
-        data = None
-        if self.among.first:
-            replace = self.recipe.data.tokens is None and not self.run.has_begun
-            data = training_data(self.recipe, folder, self._preparing, replace=replace)
-        self.among.wait()
-        return data or training_data(self.recipe, folder)
 
     def _preparing(self, stage: str, done: int, total: int | None) -> None:
         self.watch.on_progress(stage, done, total)
@@ -280,14 +238,31 @@ class _Training:
 
     def _begin(self) -> None:
         if self.among.first:
-            recipe = _resolved(self.recipe, self.data.sha256)
+            recipe = _resolved(self.recipe, self.stage.sha256)
             if self.run.has_begun:
                 self.run.refuse_other_recipe(recipe)
             else:
-                self.run.begin(self.config, self.data.tokenizer, recipe)
+                words = dataclasses.asdict(self.stage.words)
+                frozen, head = self._frozen(), self.stage.about()
+                self.run.begin(self.config, self.stage.tokenizer, recipe, **words, frozen=frozen, head=head)
         self.among.wait()
         if not self.among.first:
             self.run = Run(self.run.path)
+
+    def _frozen(self) -> dict[str, StoredTensor]:
+        """The GPT's weights that stay as they are: written once, and in no checkpoint."""
+        stored = self._stored()
+        trained = {name for name, p in self.gpt.named_parameters() if p.requires_grad}
+        return {name: tensor for name, tensor in stored.items() if name not in trained}
+
+    def _stored(self, keep: bool = True) -> dict[str, StoredTensor]:
+        """The GPT's weights as files hold them."""
+        return stored_tensors(gathered(gpt_state(self.gpt).items(), keep), self.config)
+
+    def _added(self) -> dict[str, torch.Tensor]:
+        """What the model has beside its GPT's weights."""
+        own = {f"{self.prefix}{name}" for name in gpt_state(self.gpt)}
+        return {name: value for name, value in self.model.named_parameters() if name not in own}
 
     def _newest_sound(self) -> tuple[int, Checkpoint | None]:
         """The newest checkpoint that is as it was written; those after it are damaged, and made again."""
@@ -323,8 +298,8 @@ class _Training:
         first = self.among.first
         remembered = optimizer_tensors(self.model, self.trainer.optimizers, keep=first)
         optimizer = {name: StoredTensor.of(value) for name, value in remembered.items()}
-        state_dict = gathered(self.model.state_dict().items(), first)  # in these two all take part, for FSDP to gather
-        weights = stored_tensors(state_dict, self.config)
+        weights = self._stored(first)  # in this and those beside it all take part, for FSDP to gather
+        added = gathered(self._added().items(), first)
         if self.among.first:
             assert self.metrics is not None
             state = {
@@ -332,8 +307,9 @@ class _Training:
                 "choices": dataclasses.asdict(self.choices),
                 "machine": _machine(self.among),
             }
+            kept = {name: StoredTensor.of(value.numpy()) for name, value in added.items()}
             try:
-                self.run.save_checkpoint(self.step, Checkpoint(weights, optimizer, state))
+                self.run.save_checkpoint(self.step, Checkpoint(weights, optimizer, state, kept))
             except NumericalError as error:
                 raise NumericalError(f"not finite after step {self.step}: {error}; the last checkpoint stays") from None
             self.run.drop_checkpoints(self._too_many())
@@ -348,8 +324,17 @@ class _Training:
         return [step for step in self.run.steps[:-keep] if step != best]
 
     def _finish(self) -> None:
+        self.stage.finish(self.model)
+        trainable = self.recipe.trainable
+        if trainable.what == "lora" and self.among.first:
+            added = {name: value.detach() for name, value in self._added().items() if name.startswith(self.prefix)}
+            of_gpt = {name.removeprefix(self.prefix): value for name, value in added.items()}
+            write_peft(self.run.path / ADAPTER, self.config, trainable, of_gpt, self.recipe.run.base or "")
+        if trainable.what == "lora":
+            merge(self.model)
+        weights, added = self._stored(self.among.first), gathered(self._added().items(), self.among.first)
         if self.among.first:
-            self.run.save_model(self.run.checkpoint(self.step, self.config).weights)
+            self.run.save_model(weights, {name: StoredTensor.of(value.numpy()) for name, value in added.items()})
         self.among.wait()
         self.run = self.run if self.among.first else Run(self.run.path)
 

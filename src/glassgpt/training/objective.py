@@ -1,14 +1,22 @@
-"""What a stage of training asks of a model: so far, the next token."""
+"""What a stage of training asks of a model: the protocol, the next token, and what all objectives share.
+
+The others: labels (`labels.py`), preferences (`preference.py`) and rewards (`policy.py`).
+"""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from glassgpt.errors import UsageError
 
 Rows = Mapping[str, np.ndarray]
 """The batch of a step: arrays by name, whose first dimension is the windows, so that it can be divided among processes
@@ -48,3 +56,53 @@ class NextToken:
         if self.last_position_only:
             logits, targets = logits[:, -1:], targets[:, -1:]
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+class Tally:
+    """What an objective notes in passing, such as accuracy: means over a step that may be divided among threads.
+
+    >>> tally = Tally()
+    >>> tally.add("accuracy", torch.tensor([True, False]))
+    >>> tally.add("accuracy", torch.tensor([True, True]))
+    >>> tally.drain()
+    {'accuracy': 0.75}
+    """
+
+    def __init__(self) -> None:
+        self._notes: deque[tuple[str, float, int]] = deque()  # its append and popleft may be called from any thread
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Note a number for each item, in a tensor of any shape; none is nothing to note."""
+        if values.numel():
+            self._notes.append((name, float(values.detach().cpu().double().sum()), values.numel()))
+
+    def drain(self) -> dict[str, float]:
+        """The mean of each name over all items noted since the last call, names in order; then begin anew. Sums are
+        exact (`math.fsum`), so that the order in which threads came doesn't show."""
+        kept: dict[str, list[tuple[float, int]]] = defaultdict(list)
+        for _ in range(len(self._notes)):
+            name, total, count = self._notes.popleft()
+            kept[name].append((total, count))
+        return {
+            name: math.fsum(total for total, _ in notes) / sum(count for _, count in notes)
+            for name, notes in sorted(kept.items())
+        }
+
+
+def wide(x: Tensor) -> Tensor:
+    """As float32, in which losses are computed, or as float64 if it is that already."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def require(what: str, rows: Rows, *names: str) -> None:
+    """Raises UsageError if one of the arrays that an objective needs is not among the rows."""
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise UsageError(f"{what} needs rows with {', '.join(names)}; got {', '.join(rows)}: add {', '.join(missing)}")
+
+
+def require_range(what: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raises UsageError unless low <= value <= high, and value is finite."""
+    if not (low <= value <= high and math.isfinite(value)):
+        bounds = f"of {low:g} or more" if high == math.inf else f"from {low:g} to {high:g}"
+        raise UsageError(f"{what} must be a number {bounds}; got {value}")

@@ -44,22 +44,23 @@ def optimizers_for(model: nn.Module, train: TrainSection, each: Each = map) -> l
     would have, so both go by one learning rate. `each`: what applies it to each matrix, such as a pool's map.
     """
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    in_blocks = [p for name, p in trained if p.dim() == 2 and ("h." in name) and train.optimizer == "muon"]
+    in_blocks = [p for name, p in trained if _is_of_a_block(name, p) and train.optimizer == "muon"]
     others = [p for _, p in trained if not any(p is q for q in in_blocks)]
     matrices = [p for p in others if p.dim() > 1 or train.decay_vectors]
     vectors = [p for p in others if not (p.dim() > 1 or train.decay_vectors)]
     groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    made: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=train.learning_rate,
-            betas=(0.9, train.beta2),
-            fused=True,
-        )
-    ]
+    made: list[torch.optim.Optimizer] = []
+    if others:
+        kept = [group for group in groups if group["params"]]
+        made.append(torch.optim.AdamW(kept, lr=train.learning_rate, betas=(0.9, train.beta2), fused=True))
     if in_blocks:
         made.append(Muon(in_blocks, train.learning_rate, train.weight_decay, each))
     return made
+
+
+def _is_of_a_block(name: str, parameter: Tensor) -> bool:
+    """Whether it is a matrix of a block itself: what LoRA adds is thin, and an update of it made orthogonal is not."""
+    return parameter.dim() == 2 and "h." in name and "lora_" not in name and "adapter_" not in name
 
 
 class Muon(torch.optim.Optimizer):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glassgpt.errors import UsageError
+from glassgpt.models.adaptation import Trainable
 from glassgpt.models.config import GPTConfig
 
 VOCAB_SIZE = 2048  # what words and bpe aim at if the recipe doesn't say
@@ -21,9 +22,10 @@ LARGEST_RATE = 1e30  # beyond it float32 can't hold an update, and no training w
 
 @dataclass(frozen=True)
 class RunSection:
-    """`seed`: of every random number in the run."""
+    """`seed`: of every random number in the run. `base`: the model from which a later stage begins, any REF."""
 
     seed: int = 0
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class DataSection:
     `vocabulary`: bytes, characters, words or bpe, learnt here, or the REF of a model whose words to take.
     model.vocab_size is what words and bpe aim at; what is learnt decides. `mask_documents`: attention stays within a
     document. `tokens`: the folder of the prepared tokens, which runs can share; left out, RUN/tokens.
+
+    Of a stage after pretraining `files` are .jsonl files of rows (`text.rows`) or `toy-world`, of which so many `rows`
+    are made; `validation` is the fraction of rows that validates.
     """
 
     sequence: str | None = None
@@ -60,8 +65,11 @@ class DataSection:
     vocabulary: str = "bpe"
     mask_documents: bool = False
     tokens: str | None = None
+    rows: int = 4000
 
     def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise UsageError(f"data.rows must be 1 or more, got {self.rows}")
         if (self.sequence is None) == (self.files is None):
             given = "both" if self.files else "neither"
             raise UsageError(
@@ -157,14 +165,162 @@ class EvaluateSection:
 
 
 @dataclass(frozen=True)
+class SftSection:
+    """Supervised fine-tuning: the next token, of what the assistant says alone.
+
+    `prompt` and `completion` make rows with fields of any names into texts, as in "Article: {article}\\nSummary:" and
+    " {summary}". `replay`: the share of each step's rows that are windows, as long as the longest row, of the text that
+    the base was pretrained on, so that it is not forgotten; the base must be a run that has its tokens. `answers`: how
+    many rows that validate are answered, greedily, when the model is evaluated.
+    """
+
+    prompt: str | None = None
+    completion: str | None = None
+    replay: float = 0.0
+    answers: int = 200
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) != (self.completion is None):
+            raise UsageError("sft.prompt and sft.completion are templates that go together: give both or neither")
+        _share(self.replay, "sft.replay")
+        _at_least(self.answers, 0, "sft.answers")
+
+
+@dataclass(frozen=True)
+class ClassifySection:
+    """A head of a score for each label, at the last token. `multi_label`: a row may have several labels, or none."""
+
+    multi_label: bool = False
+
+
+@dataclass(frozen=True)
+class RewardSection:
+    """A reward model: a score at the last token, trained on rankings (Bradley-Terry). `centre`: the weight of the term
+    that keeps scores about 0 (arXiv 2312.09244)."""
+
+    centre: float = 0.01
+
+    def __post_init__(self) -> None:
+        _at_least(self.centre, 0.0, "reward.centre")
+
+
+@dataclass(frozen=True)
+class DpoSection:
+    """Preferences without a reward model (arXiv 2305.18290). `loss`: dpo, or ipo (arXiv 2310.12036). `beta`: how much
+    it costs to leave the base. `label_smoothing`: the share of labels that may be wrong (dpo alone)."""
+
+    beta: float = 0.1
+    loss: Literal["dpo", "ipo"] = "dpo"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.beta > 0:
+            raise UsageError(f"dpo.beta must be above 0, got {self.beta}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise UsageError(f"dpo.label_smoothing must be at least 0 and below 0.5, got {self.label_smoothing}")
+
+
+@dataclass(frozen=True)
+class PpoSection:
+    """Proximal policy optimisation (arXiv 1707.06347) against a reward, with its distance from the base in it.
+
+    A step draws train.batch_size answers of up to `max_new_tokens` at temperature 1, scores them by `reward` (the REF
+    of a reward model, or toy-world for the gold scorer), less `missing_end` where an answer has no end, takes `beta`
+    times the log-ratio to the base off at every token, and makes `epochs` passes over them in `minibatches` updates
+    each. `gamma`, `lam`: of GAE (arXiv 1506.02438). `clip`: of the policy's ratio, and of the value. `value_weight`: of
+    the value's loss.
+    """
+
+    reward: str
+    max_new_tokens: int = 96
+    beta: float = 0.05
+    missing_end: float = 1.0
+    gamma: float = 1.0
+    lam: float = 0.95
+    clip: float = 0.2
+    value_weight: float = 0.1
+    epochs: int = 2
+    minibatches: int = 1
+
+    def __post_init__(self) -> None:
+        for key in ("max_new_tokens", "epochs", "minibatches"):
+            _at_least(getattr(self, key), 1, f"ppo.{key}")
+        for key in ("beta", "missing_end", "value_weight"):
+            _at_least(getattr(self, key), 0.0, f"ppo.{key}")
+        for key in ("gamma", "lam", "clip"):
+            _share(getattr(self, key), f"ppo.{key}")
+
+
+@dataclass(frozen=True)
+class GrpoSection:
+    """Group-relative policy optimisation (arXiv 2402.03300): no value model, since the mean of a group is the baseline.
+
+    A step draws train.batch_size answers, `group` to a prompt, and scores them as ppo does. An answer's advantage is
+    its reward less its group's mean, with `scale` over the group's spread. `normalise` names how answers of unequal
+    length weigh: "sequence" (the paper: each answer alike), "tokens" (DAPO, arXiv 2503.14476: each token alike),
+    "constant" (Dr. GRPO, arXiv 2503.20783: over max_new_tokens, and without `scale`). `clip_low`, `clip_high`: of the
+    ratio (DAPO's is higher above). `beta`: the weight of the k3 distance from the base in the loss.
+    """
+
+    reward: str
+    group: int = 8
+    max_new_tokens: int = 96
+    beta: float = 0.0
+    missing_end: float = 1.0
+    normalise: Literal["sequence", "tokens", "constant"] = "sequence"
+    scale: bool = True
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    epochs: int = 1
+    minibatches: int = 1
+
+    def __post_init__(self) -> None:
+        for key, lowest in (("group", 2), ("max_new_tokens", 1), ("epochs", 1), ("minibatches", 1)):
+            _at_least(getattr(self, key), lowest, f"grpo.{key}")
+        for key in ("beta", "missing_end", "clip_high"):
+            _at_least(getattr(self, key), 0.0, f"grpo.{key}")
+        _share(self.clip_low, "grpo.clip_low")
+
+
+def _at_least(value: float, lowest: float, name: str) -> None:
+    if not value >= lowest:
+        raise UsageError(f"{name} must be {lowest} or more, got {value}")
+
+
+def _share(value: float, name: str) -> None:
+    if not 0 <= value <= 1:
+        raise UsageError(f"{name} must be from 0 to 1, got {value}")
+
+
+STAGES = ("sft", "classify", "reward", "dpo", "ppo", "grpo")
+REINFORCED = ("ppo", "grpo")  # the stages whose rows are what the model itself writes
+
+
+@dataclass(frozen=True)
 class Recipe:
+    """Pretraining, or with one of the sections of STAGES a stage that begins from `run.base`. `trainable`: what of a
+    base is trained."""
+
     data: DataSection
     model: GPTConfig
     train: TrainSection
     evaluate: EvaluateSection = field(default_factory=EvaluateSection)
     run: RunSection = field(default_factory=RunSection)
+    trainable: Trainable = field(default_factory=Trainable)
+    sft: SftSection | None = None
+    classify: ClassifySection | None = None
+    reward: RewardSection | None = None
+    dpo: DpoSection | None = None
+    ppo: PpoSection | None = None
+    grpo: GrpoSection | None = None
+
+    @property
+    def stage(self) -> str:
+        """The stage's name; "pretrain" where there is no section of one."""
+        return next((name for name in STAGES if getattr(self, name) is not None), "pretrain")
 
     def __post_init__(self) -> None:
+        _check_stage(self)
         if not 0 <= self.run.seed < 2**64:
             raise UsageError(f"run.seed must be at least 0 and below 2**64, got {self.run.seed}")
         if self.data.files is not None and self.train.batch_size is None:
@@ -175,13 +331,37 @@ class Recipe:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The resolved recipe as nested dicts, without the keys that are left open or follow from the others."""
         sections = dataclasses.asdict(self) | {"model": self.model.choices()}
+        if self.stage == "pretrain":
+            del sections["trainable"], sections["data"]["rows"]
         return {
             section: {key: _plain_value(value) for key, value in values.items() if value is not None}
             for section, values in sections.items()
+            if values is not None
         }
 
 
+def _check_stage(recipe: Recipe) -> None:
+    given = [name for name in STAGES if getattr(recipe, name) is not None]
+    if len(given) > 1:
+        raise UsageError(f"a recipe is of one stage, and this has [{given[0]}] and [{given[1]}]: take one out")
+    if given and recipe.run.base is None:
+        raise UsageError(f"[{given[0]}] begins from a model: give run.base, as in --set run.base=runs/mine")
+    if not given and recipe.run.base is not None:
+        raise UsageError(
+            f"run.base = {recipe.run.base!r}, and the recipe says no stage: add one of {', '.join(STAGES)} as a "
+            'section, such as [sft]; a text of its own is learnt by [sft] from rows of {"text": ...}'
+        )
+    if not given and recipe.trainable != Trainable():
+        raise UsageError("[trainable] is a choice of stages that begin from a base, and this is pretraining")
+    if given and recipe.data.files is None:
+        raise UsageError(f"[{given[0]}] trains on rows: give data.files, .jsonl files or toy-world")
+    if given and recipe.train.shard and given[0] in REINFORCED:
+        raise UsageError(f"[{given[0]}] writes with the model that it trains, which can't be spread: train.shard=false")
+
+
 def _plain_value(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -220,25 +400,47 @@ def _shipped_folders() -> list[Path]:
 
 
 def recipe_from_dict(content: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
-    sections = typing.get_type_hints(Recipe)
-    values: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    sections = _sections()
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections if section not in STAGES}
     for section, keys in content.items():
         if section not in sections:
             raise UsageError(f"a recipe has no {_unknown(section, sections)}")
         if not isinstance(keys, dict):
             raise UsageError(f"{section} must be a section of the recipe, [{section}], got {keys!r}")
+        values.setdefault(section, {})
         for key, value in keys.items():
             values[section][key] = _checked(value, _type_of(section, key), f"{section}.{key}")
     for override in overrides:
         section, key, value = _split(override)
         kind = _type_of(section, key)
+        values.setdefault(section, {})
         if value == "" and kind is not str:
             values[section].pop(key, None)
         else:
             values[section][key] = _parsed(value, kind, f"{section}.{key}")
-    if "files" in values["data"]:
-        values["model"].setdefault("vocab_size", VOCAB_SIZE)
-    return Recipe(**{section: _build(cls, values[section], section) for section, cls in sections.items()})
+    base = values["run"].get("base")
+    if base is not None and not values["model"] and any(stage in values for stage in STAGES):
+        built: dict[str, Any] = {"model": _config_of(base)}
+    else:
+        if "files" in values["data"]:
+            values["model"].setdefault("vocab_size", VOCAB_SIZE)
+        built = {"model": _build(GPTConfig, values["model"], "model")}
+    others = {
+        section: _build(sections[section], keys, section) for section, keys in values.items() if section != "model"
+    }
+    return Recipe(**built, **others)
+
+
+def _sections() -> dict[str, type]:
+    """The sections of a recipe, each with its dataclass."""
+    return {section: _plain(kind)[0] for section, kind in typing.get_type_hints(Recipe).items()}
+
+
+def _config_of(base: str) -> GPTConfig:
+    """The shape of the model that a stage begins from."""
+    from glassgpt.loading import open_model
+
+    return open_model(base).config
 
 
 def _build(cls: type, values: dict[str, Any], section: str) -> Any:
@@ -257,7 +459,7 @@ def _split(override: str) -> tuple[str, str, str]:
 
 
 def _type_of(section: str, key: str) -> Any:
-    sections = typing.get_type_hints(Recipe)
+    sections = _sections()
     if section not in sections:
         raise UsageError(f"a recipe has no {_unknown(section, sections)}")
     keys = typing.get_type_hints(sections[section])
@@ -292,6 +494,8 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
         return tuple(_checked(one, entry, name) for one in values)
     if plain is float and type(value) is int:
         return float(value)
+    if dataclasses.is_dataclass(plain) and isinstance(value, dict):
+        return _build(typing.cast(type, plain), value, name)
     if type(value) is not plain:
         raise UsageError(f"{name} must be of type {plain.__name__}, got {value!r}")
     return _one_of(value, kind, name)

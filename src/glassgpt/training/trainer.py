@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,11 +30,13 @@ class Choices:
 
 @dataclass(frozen=True)
 class Step:
-    """`loss`: nats a term, before the update. `grad_norm`: before it was clipped."""
+    """`loss`: nats a term, before the update. `grad_norm`: before it was clipped. `more`: what else the objective or
+    the stage tells of the step, by name."""
 
     loss: float
     grad_norm: float
     learning_rate: float
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -76,7 +78,8 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        return Step(loss, norm, rate)
+        tally = getattr(self.objective, "tally", None)
+        return Step(loss, norm, rate, tally.drain() if tally is not None else {})
 
     def add_gradients(self, number: int, rows: Rows) -> float:
         """Put the gradient of the batch's mean loss into the parameters, and return that loss."""
@@ -138,7 +141,7 @@ class Trainer:
         bad = [
             name
             for name, p in self.model.named_parameters()
-            if p.grad is None or not torch.isfinite(whole(p.grad)).all()
+            if p.requires_grad and (p.grad is None or not torch.isfinite(whole(p.grad)).all())
         ]
         self.model.zero_grad()
         what = f"the gradient of {bad[0]}" if bad else "the loss"

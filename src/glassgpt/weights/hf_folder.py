@@ -57,7 +57,7 @@ def read_hf_folder(folder: Path, *, allow_pickle: bool = False) -> Bundle:
     settings = _optional_json(folder, "generation_config.json")
     stated = eos_tokens(settings) or eos_tokens(content)
     ends = tuple(token for token in stated if 0 <= token < config.vocab_size)  # tiny models often name GPT-2's
-    roles = _roles(folder)
+    roles = roles_of(_optional_json(folder, "tokenizer_config.json"))
     return Bundle(
         kind=f"Hugging Face folder ({content['model_type']})",
         place=str(folder),
@@ -151,16 +151,20 @@ def _chat_template(folder: Path) -> str | None:
             return read_small(inside(folder, "chat_template.jinja")).decode()
         except UnicodeDecodeError:
             raise DamagedFileError(f"{folder / 'chat_template.jinja'} is not text in UTF-8: {CURE}") from None
-    stated = _optional_json(folder, "tokenizer_config.json").get("chat_template")
+    return chat_template_of(_optional_json(folder, "tokenizer_config.json"))
+
+
+def chat_template_of(settings: dict[str, Any]) -> str | None:
+    """The chat template that a tokenizer_config.json holds."""
+    stated = settings.get("chat_template")
     if isinstance(stated, list):
         usual = [part for part in stated if isinstance(part, dict) and part.get("name") == "default"]
         stated = usual[0].get("template") if usual else None
     return stated if isinstance(stated, str) else None
 
 
-def _roles(folder: Path) -> dict[str, str]:
+def roles_of(settings: dict[str, Any]) -> dict[str, str]:
     """tokenizer_config.json's bos_token and the like: a text, or an object that holds it."""
-    settings = _optional_json(folder, "tokenizer_config.json")
     found = {}
     for role in ("bos", "eos", "unk", "pad"):
         stated = settings.get(f"{role}_token")

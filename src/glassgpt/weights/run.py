@@ -4,6 +4,11 @@
     model.safetensors       its weights, once training is done
     tokenizer.json          its words, in the format of the tokenizers library
     generation_config.json  how it is sampled if nobody says otherwise
+    tokenizer_config.json   of a later stage: its special tokens by what they are for, and its chat template
+    head.json               of a model with a head: what its scores mean
+    frozen.safetensors      of a later stage: the weights that are not trained, which checkpoints leave out
+    added.safetensors       what the finished model has beside a GPT's weights: a head, or adapters
+    adapter/                of LoRA: the same as the peft library reads it (the model itself has it merged)
     run.toml                the resolved recipe and a hash of the data
     metrics.jsonl           a line for each step and each evaluation, listed in the manifest once training is done
     timing.jsonl            how long it took: the only file that two equal runs don't share, and in no manifest
@@ -22,7 +27,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +43,8 @@ from glassgpt.text.bpe import END_OF_TEXT, BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
 from glassgpt.weights.bundle import Bundle
-from glassgpt.weights.hf_config import config_from_hf, config_to_hf, model_type_of
+from glassgpt.weights.hf_config import config_from_hf, config_to_hf, eos_tokens, model_type_of
+from glassgpt.weights.hf_folder import chat_template_of, roles_of, tokenizer_files
 from glassgpt.weights.hf_names import hf_stored, our_parameters
 from glassgpt.weights.safetensors_file import metadata_of, read_safetensors, write_safetensors
 from glassgpt.weights.stored import StoredTensor
@@ -52,15 +58,19 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model.safetensors"
 LOCK = ".lock"
 SETTINGS = ("config.json", "tokenizer.json", "generation_config.json", "run.toml")
+WORDS, HEAD = "tokenizer_config.json", "head.json"
+FROZEN, ADDED, ADAPTER = "frozen.safetensors", "added.safetensors", "adapter"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that is needed to go on from a step. `state`: what is no tensor, as JSON."""
+    """All that is needed to go on from a step. `state`: what is no tensor, as JSON. `added`: what the model has beside
+    a GPT's weights, by the names that it has there."""
 
     weights: Mapping[str, StoredTensor]
     optimizer: Mapping[str, StoredTensor]
     state: dict[str, Any]
+    added: Mapping[str, StoredTensor] = field(default_factory=dict)
 
 
 class Metrics:
@@ -152,18 +162,41 @@ class Run:
         """Whether its settings are written; if not, it was stopped before."""
         return bool(self._hashes)
 
-    def begin(self, config: GPTConfig, tokenizer: CharacterTokenizer | BPETokenizer, recipe: dict[str, Any]) -> None:
-        """Write the settings."""
+    def begin(
+        self,
+        config: GPTConfig,
+        tokenizer: CharacterTokenizer | BPETokenizer,
+        recipe: dict[str, Any],
+        *,
+        chat_template: str | None = None,
+        end_tokens: tuple[int, ...] = (),
+        roles: Mapping[str, int | str] = {},
+        frozen: Mapping[str, StoredTensor] = {},
+        head: Mapping[str, Any] = {},
+    ) -> None:
+        """Write the settings, and the weights that will not change. `end_tokens`, `chat_template` and `roles` are as in
+        a `Bundle`; `head` says what the scores of a head mean."""
         make_folder(self.path / CHECKPOINTS)
-        generation = {"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}
-        end = tokenizer.special.get(END_OF_TEXT)
+        generation: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "max_new_tokens": 20}
+        ends = end_tokens or tuple(token for name, token in tokenizer.special.items() if name == END_OF_TEXT)
+        if ends:
+            generation["eos_token_id"] = list(ends) if len(ends) > 1 else ends[0]
         settings = (
             _json(config_to_hf(config)),
             _json(tokenizer_to_json(tokenizer)),
-            _json(generation if end is None else generation | {"eos_token_id": end}),
+            _json(generation),
             tomli_w.dumps(recipe).encode(),
         )
-        self._write(dict(zip(SETTINGS, settings, strict=True)))
+        files = dict(zip(SETTINGS, settings, strict=True))
+        if end_tokens:
+            files[WORDS] = tokenizer_files(tokenizer, end_tokens, chat_template, roles)[WORDS]
+        if head:
+            files[HEAD] = _json(dict(head))
+        if frozen:
+            with replacing(self.path / FROZEN) as file:
+                write_safetensors(file, frozen, {"format": "pt"})
+            self._hashes = {**self._hashes, FROZEN: file.sha256}  # listed with the settings, or not at all
+        self._write(files)
 
     def refuse_other_recipe(self, recipe: dict[str, Any]) -> None:
         """Raise UsageError unless the run was begun with this recipe, naming the key that differs."""
@@ -216,18 +249,50 @@ class Run:
         else:
             parameters = dict(self.checkpoint(self._kept(step), config).weights)
         at = "" if step is None else f"@{step}"
-        return Bundle("run folder", f"{self.path}{at}", config, parameters, lambda: self.tokenizer)
+        ends = tuple(eos_tokens(self._json("generation_config.json"))) if WORDS in self._hashes else ()
+        return Bundle(
+            "run folder",
+            f"{self.path}{at}",
+            config,
+            parameters,
+            lambda: self._tokenizer(ends),
+            ends,
+            chat_template_of(self._json(WORDS)) if WORDS in self._hashes else None,
+            roles_of(self._json(WORDS)) if WORDS in self._hashes else {},
+        )
+
+    def _tokenizer(self, ends: tuple[int, ...]) -> Tokenizer:
+        tokenizer = self.tokenizer
+        if ends and isinstance(tokenizer, BPETokenizer):
+            tokenizer.end_token = ends[0]
+        return tokenizer
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What the scores of the model's head mean; empty if it has none."""
+        return self._json(HEAD) if HEAD in self._hashes else {}
+
+    def added(self, step: int | None = None) -> Mapping[str, StoredTensor]:
+        """What the model has beside a GPT's weights, by its names in the module that was trained; of a finished run
+        that had LoRA it is merged, and not among them."""
+        if step is None and self.is_finished:
+            return dict(_sounds(self._checked(ADDED))) if ADDED in self._hashes else {}
+        return self.checkpoint(self._kept(step), self.config).added
 
     def checkpoint(self, step: int, config: GPTConfig) -> Checkpoint:
         """What is kept after `step` updates; it is compared with the manifest now, and read when it is wanted.
 
         Raises DamagedFileError; reading a tensor raises NumericalError if it holds NaN or infinity."""
         path = self._checked(checkpoint_name(step))
-        stored = {name: _sound(name, tensor, path) for name, tensor in read_safetensors(path).items()}
-        weights = {name.removeprefix("model."): tensor for name, tensor in stored.items() if name.startswith("model.")}
+        stored = _sounds(path)
+        parts = {name: _under(f"{name}.", stored) for name in ("model", "added")}
+        weights = parts["model"]
+        if FROZEN in self._hashes:
+            weights = _sounds(self._checked(FROZEN)) | weights
         check_shapes(weights, config, path)
         optimizer = {name: tensor for name, tensor in stored.items() if name.startswith("optimizer.")}
-        return Checkpoint(weights, optimizer, _parse_json(metadata_of(path)["state"].encode(), path))
+        state = _parse_json(metadata_of(path)["state"].encode(), path)
+        return Checkpoint(weights, optimizer, state, parts["added"])
 
     def metrics(self) -> list[dict[str, Any]]:
         """What metrics.jsonl says of each step; of a finished run it is checked like any other file."""
@@ -260,7 +325,9 @@ class Run:
     def save_checkpoint(self, step: int, kept: Checkpoint) -> None:
         """Write what is needed to go on from `step`, one tensor at a time in memory. Raises NumericalError, and keeps
         nothing of it, for NaN or infinity anywhere in it."""
-        tensors = {f"model.{name}": tensor for name, tensor in kept.weights.items()} | dict(kept.optimizer)
+        frozen = read_safetensors(self.path / FROZEN) if FROZEN in self._hashes else {}
+        tensors = {f"model.{name}": tensor for name, tensor in kept.weights.items() if name not in frozen}
+        tensors |= {f"added.{name}": tensor for name, tensor in kept.added.items()} | dict(kept.optimizer)
         self._write_tensors(checkpoint_name(step), tensors, {"state": json.dumps(kept.state)})
 
     def drop_checkpoints(self, steps: Iterable[int]) -> None:
@@ -272,9 +339,11 @@ class Run:
         for name in names:
             remove(self.path / name)
 
-    def save_model(self, weights: Mapping[str, StoredTensor]) -> None:
+    def save_model(self, weights: Mapping[str, StoredTensor], added: Mapping[str, StoredTensor] = {}) -> None:
         """Write the finished model, and list the metrics, which change no more: from now on the run is complete."""
         config = self.config
+        if added:
+            self._write_tensors(ADDED, added, {"format": "pt"})
         metrics = hashlib.sha256((self.path / METRICS).read_bytes()).hexdigest()
         tensors = hf_stored(weights, config, model_type_of(config))
         self._write_tensors(MODEL, tensors, {"format": "pt"}, {METRICS: metrics})
@@ -397,6 +466,14 @@ def _restorable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
+
+
+def _sounds(path: Path) -> dict[str, StoredTensor]:
+    return {name: _sound(name, tensor, path) for name, tensor in read_safetensors(path).items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _sound(name: str, tensor: StoredTensor, path: Path) -> StoredTensor:

@@ -156,18 +156,43 @@ def _tensor(name: str, value: np.ndarray, dtype: torch.dtype | None) -> torch.Te
     return tensor if dtype is None else tensor.to(dtype)
 
 
+def gpt_state(model: GPT) -> dict[str, torch.Tensor]:
+    """The GPT's own parameters as torch holds them, a tied one once: what was added to it is left out, and what is held
+    rounded is as it counts."""
+    from glassgpt.models.rounded import RoundedLinear, dequantised
+
+    own: dict[str, torch.Tensor] = dict(model.named_parameters())
+    for name, module in model.named_modules():
+        if isinstance(module, RoundedLinear):
+            own[f"{name}.weight"] = dequantised(module)
+    return {name: own[name] for name in parameter_shapes(model.config)}
+
+
 def load_into(model: GPT, tensors: Mapping[str, np.ndarray]) -> None:
-    """Set the parameters of a torch GPT, one after another; `tensors` has each of them, and no other."""
+    """Set the parameters of a torch GPT, one after another; `tensors` has each of them, and no other. What is held
+    rounded is left as it is."""
+    own = dict(model.named_parameters())
+    shapes = parameter_shapes(model.config)
+    if wrong := sorted(shapes.keys() ^ tensors.keys()):
+        raise DamagedFileError(f"a model of this config.json and the tensors it is to have differ in {wrong[0]}")
+    load_named({name: own[name] for name in shapes if name in own}, tensors, turn=True)
+
+
+def load_named(
+    parameters: Mapping[str, torch.Tensor], tensors: Mapping[str, np.ndarray], *, turn: bool = False
+) -> None:
+    """Set parameters to the tensors of their names, `turn`ed as files hold them or as they are. Raises
+    DamagedFileError if one is missing or of another shape."""
     import torch
 
-    own = model.state_dict()
-    if model.config.tied:
-        del own["lm_head.weight"]
-    if wrong := sorted(own.keys() ^ tensors.keys()):
-        raise DamagedFileError(f"a model of this config.json and the tensors it is to have differ in {wrong[0]}")
     with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(torch.from_numpy(np.array(turned(name, tensors[name]), order="C")))
+        for name, parameter in parameters.items():
+            if name not in tensors:
+                raise DamagedFileError(f"the checkpoint lacks {name}, which the model has: restore it from a copy")
+            value = np.array(turned(name, tensors[name]) if turn else tensors[name], order="C")
+            if value.shape != tuple(parameter.shape):
+                raise DamagedFileError(f"{name} is of shape {value.shape} in the checkpoint, not {parameter.shape}")
+            parameter.copy_(torch.from_numpy(value))
 
 
 def array_gpt(tensors: Mapping[str, np.ndarray], config: GPTConfig) -> ArrayGPT:
