@@ -292,3 +292,77 @@ def test_templates_make_prompts_and_completions_of_any_fields(base, tmp_path):
     run = train(stage_recipe("sft", base, files, section=section), tmp_path / "run")
     assert run.is_finished and open_model(run.path).chat_template is None
     assert Run(run.path).recipe["sft"]["prompt"] == "{article}\nIn short:"
+
+
+# ---- what is trainable -----------------------------------------------------------------------------------------------
+
+CHOICES = [
+    {"what": "last"},
+    {"what": "lora", "rank": 2},
+    {"what": "lora", "rank": 2, "base": "int8"},
+    {"what": "adapters", "width": 3},
+]
+
+
+@pytest.mark.parametrize("trainable", CHOICES)
+def test_what_is_frozen_stays_bit_for_bit_and_the_run_goes_on(base, rows, tmp_path, trainable):
+    """A stage with LoRA, adapters or frozen layers is resumed like any other, and its checkpoints hold what is trained."""
+    recipe = stage_recipe("sft", base, rows, trainable=trainable)
+    whole = train(recipe, tmp_path / "whole")
+    seen = []
+    with pytest.raises(Interrupted):
+        train(
+            recipe, tmp_path / "run", watch=Watch(on_step=lambda *_: seen.append(1), should_stop=lambda: len(seen) > 2)
+        )
+    stopped = Run(tmp_path / "run")
+    at_stop, _ = load(f"{stopped.path}@{stopped.steps[-1]}")
+    assert np.isfinite(at_stop.next_token_logits([[5, 6, 7]])).all()
+    again = train(recipe, tmp_path / "run")
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
+    sizes = [path.stat().st_size for path in (whole.path / "checkpoints").iterdir()]
+    assert max(sizes) < 1.5 * (base / "model.safetensors").stat().st_size + 60_000
+
+
+@pytest.mark.parametrize("trainable", CHOICES[1:])
+def test_the_last_checkpoint_and_the_finished_model_are_the_same_model(base, rows, tmp_path, trainable):
+    run = train(stage_recipe("sft", base, rows, trainable=trainable, learning_rate=3e-2), tmp_path / "run")
+    finished, _ = load(run.path)
+    kept, _ = load(f"{run.path}@{run.steps[-1]}")
+    began, _ = load(f"{run.path}@{run.steps[0]}")
+    contexts = [[5, 6, 7], [9, 9, 1]]
+    assert np.allclose(finished.next_token_logits(contexts), kept.next_token_logits(contexts), atol=1e-4)
+    assert not np.allclose(finished.next_token_logits(contexts), began.next_token_logits(contexts), atol=1e-3)
+
+
+def test_lora_is_left_beside_the_merged_model_as_peft_reads_it(tuned, rows, tmp_path):
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    run = train(stage_recipe("dpo", tuned, rows, trainable={"what": "lora"}, learning_rate=3e-2), tmp_path / "run")
+    base = transformers.AutoModelForCausalLM.from_pretrained(str(tuned))
+    theirs = peft.PeftModel.from_pretrained(base, run.path / "adapter").eval()
+    ours, _ = load(run.path)
+    with torch.no_grad():
+        logits = theirs(torch.tensor([[5, 6, 7]])).logits[0, -1].numpy()
+    assert np.allclose(logits, ours.next_token_logits([[5, 6, 7]])[0], atol=1e-4)
+
+
+def test_adapters_are_never_left_out_in_silence(base, rows, tmp_path):
+    from glassgpt.errors import UnsupportedError
+    from glassgpt.weights.tensors import read_parameters
+
+    run = train(stage_recipe("sft", base, rows, trainable={"what": "adapters"}), tmp_path / "run")
+    with pytest.raises(UnsupportedError, match="has adapters inside"):
+        read_parameters(open_model(run.path))
+    with pytest.raises(UsageError, match="has adapters inside, and a stage begins from plain weights"):
+        train(stage_recipe("dpo", run.path, rows), tmp_path / "next")
+
+
+@pytest.mark.parametrize("stage", ["ppo", "reward", "classify"])
+def test_lora_serves_stages_with_a_head_or_a_critic_too(recipe_of, tmp_path, stage):
+    run = train(recipe_of(stage, trainable={"what": "lora"}), tmp_path / "run")
+    assert run.is_finished and not any("lora_" in name for name in run.added())
+
+
+def test_a_model_with_a_head_writes_no_text(judge):
+    with pytest.raises(UsageError, match="is a reward: it gives scores and writes no text"):
+        load(judge)

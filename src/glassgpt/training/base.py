@@ -39,6 +39,11 @@ class Base:
         """`chats`: whether it is to hold conversations. Raises UsageError for a base that has no byte-level BPE words,
         or no end of text."""
         bundle = open_model(ref)
+        if bundle.complete is not None:
+            raise UsageError(
+                f"run.base {ref} has adapters inside, and a stage begins from plain weights: train with LoRA instead, "
+                "which is merged"
+            )
         tokenizer = bundle.read_tokenizer()
         if not isinstance(tokenizer, BPETokenizer):
             raise UsageError(

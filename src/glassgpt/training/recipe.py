@@ -353,6 +353,10 @@ def _check_stage(recipe: Recipe) -> None:
         )
     if not given and recipe.trainable != Trainable():
         raise UsageError("[trainable] is a choice of stages that begin from a base, and this is pretraining")
+    if given and given[0] in (*REINFORCED, "classify", "reward") and recipe.trainable.what == "adapters":
+        raise UsageError(f"adapters can't be merged, and what [{given[0]}] makes is read as plain weights: use lora")
+    if given and recipe.train.shard and recipe.trainable.what in ("lora", "adapters"):
+        raise UsageError("what is added to a base is small and is not spread over processes: train.shard=false")
     if given and recipe.data.files is None:
         raise UsageError(f"[{given[0]}] trains on rows: give data.files, .jsonl files or toy-world")
     if given and recipe.train.shard and given[0] in REINFORCED:

@@ -17,7 +17,6 @@ from glassgpt.text.toy_tasks import gold
 from glassgpt.text.toy_world import VERSION, ToyWorld
 from glassgpt.training.base import Base
 from glassgpt.training.examples import Prompt, completed, encode_prompt
-from glassgpt.training.recipe import recipe_from_dict
 from glassgpt.weights.run import Run, is_run
 from glassgpt.weights.stored import Reading
 from glassgpt.weights.tensors import load_named
@@ -102,12 +101,5 @@ def headed(run: Run, base: Base) -> HeadedGPT:
     """The model of a finished run that has a head."""
     added = Reading(run.added())
     model = HeadedGPT(base.gpt(), len(added["head.bias"]), seed=0)
-    recipe = run.recipe
-    recipe["data"].pop("sha256", None)
-    trainable = recipe_from_dict(recipe).trainable
-    if trainable.what == "adapters":
-        from glassgpt.models.adaptation import adapt
-
-        adapt(model, trainable, 0)
     load_named({name: p for name, p in model.named_parameters() if name in added}, added)
     return model

@@ -25,6 +25,10 @@ WORTH_PACKING = 1_000_000  # parameters; below, torch is fast enough and a compi
 def load_bundle(bundle: Bundle, dtype: str | None = None, device: str | None = None) -> LanguageModel:
     """The model of a bundle. Raises UsageError for a dtype or device that is none, or that this machine hasn't."""
     dtype = dtype or "float32"
+    if bundle.head is not None:
+        raise UsageError(
+            f"{bundle.place} is a {bundle.head}: it gives scores and writes no text; ask it with `glassgpt score`"
+        )
     if dtype not in FLOATS + ROUNDED:
         raise UsageError(f"dtype must be one of {', '.join(FLOATS + ROUNDED)}; got {dtype!r}")
     where = _device(bundle, dtype, device)
@@ -35,7 +39,9 @@ def load_bundle(bundle: Bundle, dtype: str | None = None, device: str | None = N
     worth_it = bundle.config.n_parameters >= WORTH_PACKING and where.type == "cpu" and machine().native
     if dtype in ROUNDED:
         refuse_if_too_large(bundle, BYTES_WHILE_PACKING)
-    if dtype in ROUNDED or (worth_it and dtype in native.FORMATS and fits(bundle, BYTES_WHILE_PACKING)):
+    if dtype in ROUNDED or (
+        worth_it and bundle.complete is None and dtype in native.FORMATS and fits(bundle, BYTES_WHILE_PACKING)
+    ):
         return packed(bundle.config, read_parameters(bundle), dtype)  # type: ignore[arg-type]
     return load_torch_gpt(bundle, dtype).to(where)
 

@@ -27,7 +27,8 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ import tomli_w
 from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.files import PARTIAL, Log, make_folder, only_one, remove, replacing, write_atomically
 from glassgpt.interface import Tokenizer
+from glassgpt.models.adaptation import Trainable, adapt, part_widths
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.text.bpe import END_OF_TEXT, BPETokenizer
@@ -47,8 +49,15 @@ from glassgpt.weights.hf_config import config_from_hf, config_to_hf, eos_tokens,
 from glassgpt.weights.hf_folder import chat_template_of, roles_of, tokenizer_files
 from glassgpt.weights.hf_names import hf_stored, our_parameters
 from glassgpt.weights.safetensors_file import metadata_of, read_safetensors, write_safetensors
-from glassgpt.weights.stored import StoredTensor
-from glassgpt.weights.tensors import check_numbers, check_shapes, read_parameters, torch_gpt
+from glassgpt.weights.stored import Reading, StoredTensor
+from glassgpt.weights.tensors import (
+    check_numbers,
+    check_shapes,
+    load_named,
+    load_torch_gpt,
+    read_parameters,
+    torch_gpt,
+)
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -238,6 +247,8 @@ class Run:
     def model(self, step: int | None = None) -> GPT:
         """The trained model, or the one after `step` updates; of an unfinished run, the newest kept."""
         bundle = self.bundle(step)
+        if bundle.complete is not None:
+            return load_torch_gpt(bundle)
         return torch_gpt(read_parameters(bundle), bundle.config)
 
     def bundle(self, step: int | None = None) -> Bundle:
@@ -249,6 +260,9 @@ class Run:
         else:
             parameters = dict(self.checkpoint(self._kept(step), config).weights)
         at = "" if step is None else f"@{step}"
+        beside, trainable = self._beside(step), Trainable(**self._trainable())
+        if trainable.what == "lora":
+            parameters |= with_lora(parameters, beside, config, trainable)
         ends = tuple(eos_tokens(self._json("generation_config.json"))) if WORDS in self._hashes else ()
         return Bundle(
             "run folder",
@@ -259,7 +273,21 @@ class Run:
             ends,
             chat_template_of(self._json(WORDS)) if WORDS in self._hashes else None,
             roles_of(self._json(WORDS)) if WORDS in self._hashes else {},
+            partial(_put_adapters, trainable, beside) if trainable.what == "adapters" else None,
+            self.head.get("kind"),
         )
+
+    def _trainable(self) -> dict[str, Any]:
+        """What of its base the run trains, as its recipe says."""
+        keys = self.recipe.get("trainable", {})
+        return keys | ({"targets": tuple(keys["targets"])} if "targets" in keys else {})
+
+    def _beside(self, step: int | None) -> dict[str, StoredTensor]:
+        """LoRA or adapters, by their names in a GPT; of a finished run LoRA is in the weights already."""
+        if self._trainable().get("what") not in ("lora", "adapters"):
+            return {}
+        named = self.added(step).items()
+        return {name[name.index("h.") :]: value for name, value in named if "lora_" in name or "adapter_" in name}
 
     def _tokenizer(self, ends: tuple[int, ...]) -> Tokenizer:
         tokenizer = self.tokenizer
@@ -466,6 +494,33 @@ def _restorable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DamagedFileError(f"{path} cannot be read ({error.strerror}): restore it from a copy") from None
+
+
+def _put_adapters(trainable: Trainable, tensors: Mapping[str, StoredTensor], model: GPT) -> None:
+    adapt(model, replace(trainable, base="float32"))
+    own = {name: parameter for name, parameter in model.named_parameters() if "adapter_" in name}
+    load_named(own, Reading(tensors))
+
+
+def with_lora(
+    parameters: Mapping[str, StoredTensor], lora: Mapping[str, StoredTensor], config: GPTConfig, trainable: Trainable
+) -> dict[str, StoredTensor]:
+    """The maps that have LoRA, with it in their weights when they are read: (in, out), as files hold them."""
+
+    def read(weight: StoredTensor, module: str) -> np.ndarray:
+        widths = part_widths(config, module.split(".", 2)[2])
+        A, B = (lora[f"{module}.{side}"].read().astype(np.float64) for side in ("lora_A", "lora_B"))
+        parts = zip(np.split(A, len(widths)), np.split(B, np.cumsum(widths)[:-1]), strict=True)
+        change = np.concatenate([b @ a for a, b in parts]) * trainable.alpha / trainable.rank
+        value = weight.read()
+        return (value + change.T).astype(value.dtype)
+
+    modules = [name.removesuffix(".lora_A") for name in lora if name.endswith(".lora_A")]
+    whole = {f"{module}.weight": parameters[f"{module}.weight"] for module in modules}
+    return {
+        name: StoredTensor(weight.shape, weight.dtype, partial(read, weight, name.removesuffix(".weight")))
+        for name, weight in whole.items()
+    }
 
 
 def _sounds(path: Path) -> dict[str, StoredTensor]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import psutil
 
-from glassgpt.errors import DamagedFileError, NumericalError, TooLargeError
+from glassgpt.errors import DamagedFileError, NumericalError, TooLargeError, UnsupportedError
 from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_array import ArrayGPT
 from glassgpt.weights.bundle import Bundle
@@ -61,7 +61,13 @@ def check_numbers(name: str, tensor: np.ndarray, source: str) -> None:
 
 def read_parameters(bundle: Bundle) -> dict[str, np.ndarray]:
     """Every parameter of a bundle, under our names, in memory. Raises TooLargeError before the first if they won't fit,
-    DamagedFileError or NumericalError for what isn't as the file promised."""
+    DamagedFileError or NumericalError for what isn't as the file promised, UnsupportedError for a model that is more
+    than its parameters."""
+    if bundle.complete is not None:
+        raise UnsupportedError(
+            f"{bundle.place} has adapters inside, which no other form of the model has: run it as it is, in torch, or "
+            "train with trainable.what = 'lora', which is merged into the weights"
+        )
     refuse_if_too_large(bundle, bytes_each=4)
     return {name: _read(name, bundle) for name in bundle.parameters}
 
@@ -128,7 +134,10 @@ def load_torch_gpt(bundle: Bundle, dtype: str = "float32") -> GPT:
 
     kind: torch.dtype = getattr(torch, dtype)
     refuse_if_too_large(bundle, bytes_each=kind.itemsize)
-    return _assembled({name: _tensor(name, _read(name, bundle), kind) for name in bundle.parameters}, bundle.config)
+    model = _assembled({name: _tensor(name, _read(name, bundle), kind) for name in bundle.parameters}, bundle.config)
+    if bundle.complete is not None:
+        bundle.complete(model)
+    return model
 
 
 def _assembled(tensors: Mapping[str, torch.Tensor], config: GPTConfig) -> GPT:
