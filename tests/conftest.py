@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.small_stages import base, judge, rows, tuned  # noqa: F401 (fixtures)
 
 from glassgpt.training.loop import train
 from glassgpt.training.recipe import read_recipe

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tests.training.conftest import NAMES, asked, stage_recipe, write_rows
+from tests.small_stages import NAMES, asked, stage_recipe, write_rows
 
 from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.loading import load, open_model
@@ -306,7 +306,7 @@ CHOICES = [
 
 @pytest.mark.parametrize("trainable", CHOICES)
 def test_what_is_frozen_stays_bit_for_bit_and_the_run_goes_on(base, rows, tmp_path, trainable):
-    """A stage with LoRA, adapters or frozen layers is resumed like any other, and its checkpoints hold what is trained."""
+    """A stage with LoRA, adapters or frozen layers is resumed like any other; checkpoints hold what is trained."""
     recipe = stage_recipe("sft", base, rows, trainable=trainable)
     whole = train(recipe, tmp_path / "whole")
     seen = []
@@ -335,6 +335,7 @@ def test_the_last_checkpoint_and_the_finished_model_are_the_same_model(base, row
     assert not np.allclose(finished.next_token_logits(contexts), began.next_token_logits(contexts), atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_lora_is_left_beside_the_merged_model_as_peft_reads_it(tuned, rows, tmp_path):
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
     run = train(stage_recipe("dpo", tuned, rows, trainable={"what": "lora"}, learning_rate=3e-2), tmp_path / "run")

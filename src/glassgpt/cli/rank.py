@@ -117,7 +117,7 @@ def ranked(args: argparse.Namespace, player: Player, asked: Sequence[Said], firs
         texts = [answers.texts[j] or NOTHING for j in span]
         if args.flips:
             rows += [row | place for row in _pairs(args, prompt, texts, scores, first + i)]
-        else:
+        elif len(set(scores)) > 1:  # what is all alike teaches nothing
             best_first = sorted(set(scores), reverse=True)
             ranks = [best_first.index(score) for score in scores]
             rows.append({"prompt": prompt, "completions": texts, "ranks": ranks} | place)

@@ -1,10 +1,11 @@
 """What later stages of training are taught and judged with: questions and tellings of the toy world, and their gold.
 
-A question is one of `ToyWorld.questions`, answered as the world's quizzes are, by the bare answer ("Oakford"): right is
-what equals it. A telling asks for all that is known about somebody or something and is answered in sentences of the
-world's documents. Each sentence can be read back into the fact it states, so an answer has a gold score, and a reward
-model that was learned from noisy preferences can be held against what it stands in for, as in Gao et al. 2022 (arXiv
-2210.10760), where gold is a larger reward model; here it is the truth.
+A question is one of `ToyWorld.questions`, answered in sentences of the documents ("Mira lives in Oakford."), with what
+the answer follows from before it: right is what equals that. (The bare answer, as in the world's quizzes, is beyond a
+small model: it knows what follows "Mira lives in", and can't tell that without having said it.) A telling asks for all
+that is known about somebody or something. Each sentence can be read back into the fact it states, so an answer has a
+gold score, and a reward model that was learned from noisy preferences can be held against what it stands in for, as in
+Gao et al. 2022 (arXiv 2210.10760), where gold is a larger reward model; here it is the truth.
 
 A fifth of the subjects is held out: no telling of the part for practice asks for them, and none of its sentences has
 one of them as its subject. Documents do, so an answer can be known. Questions are held out as the world holds them out.
@@ -91,7 +92,7 @@ def conversations(world: ToyWorld, seed: int, n: int, held_out: bool = False) ->
             rows.append(_conversation(TELLING, asked, _telling(world, subject, length, DEMONSTRATION, draws)))
         else:
             question = next(questions)
-            rows.append(_conversation(question.kind, question.text, question.answer))
+            rows.append(_conversation(question.kind, question.text, question.in_full))
     return rows
 
 

@@ -50,7 +50,8 @@ class Fact:
 @dataclass(frozen=True)
 class Question:
     """`text` asks, `answer` is the shortest right answer. `rivals`: what else could be meant, and would be wrong;
-    none for numbers. `statements`: sentences that would give the answer away (empty for the kind "fact")."""
+    none for numbers. `statements`: sentences that would give the answer away (empty for the kind "fact"). `in_full`:
+    the answer in the sentences of the documents, with what it follows from before it."""
 
     kind: str
     text: str
@@ -58,6 +59,7 @@ class Question:
     held_out: bool
     rivals: tuple[str, ...] = ()
     statements: tuple[str, ...] = ()
+    in_full: str = ""
 
     def as_document(self) -> str:
         return f"Question: {self.text}\nAnswer: {self.answer}"
@@ -362,8 +364,9 @@ class ToyWorld:
         for fact in self.facts:
             held_out = self.is_held_out("fact", fact.subject, fact.relation)
             rivals = self._rivals(fact.relation, fact.value, fact.subject)
+            in_full = _plainly(fact)
             for text in RELATIONS[fact.relation].questions:
-                yield Question("fact", text.format(s=fact.subject), fact.value, held_out, rivals)
+                yield Question("fact", text.format(s=fact.subject), fact.value, held_out, rivals, in_full=in_full)
 
     def _ask_two_facts(self) -> Iterator[Question]:
         for (first, second), (statement, text) in TWO_FACTS.items():
@@ -375,7 +378,8 @@ class ToyWorld:
                 held_out = self.is_held_out("two facts", person, first, second)
                 rivals = self._rivals(second, value, person, middle)
                 said = (statement.format(s=person, v=value),)
-                yield Question("two facts", text.format(s=person), value, held_out, rivals, said)
+                in_full = f"{_plainly(Fact(person, first, middle))} {_plainly(Fact(middle, second, value))}"
+                yield Question("two facts", text.format(s=person), value, held_out, rivals, said, in_full)
 
     def _ask_causes(self) -> Iterator[Question]:
         effects = [effect for _, effect in CAUSES]
@@ -384,27 +388,33 @@ class ToyWorld:
                 held_out = self.is_held_out("cause", person, cause)
                 rivals = tuple(other for other in effects if other != effect)
                 said = (f"{person} {cause}", f"{person} {effect}")
-                yield Question("cause", f"{person} {cause}. What came of it?", effect, held_out, rivals, said)
+                asked, in_full = f"{person} {cause}. What came of it?", f"{person} {effect}."
+                yield Question("cause", asked, effect, held_out, rivals, said, in_full)
 
     def _ask_sums(self) -> Iterator[Question]:
         for a in range(100):
             for b in range(100 - a):
                 said = (f" {a} + {b} =", f" {b} + {a} =")
-                yield Question("sum", f"What is {a} + {b}?", str(a + b), self._is_sum_held_out(a, b), (), said)
+                held_out = self._is_sum_held_out(a, b)
+                yield Question("sum", f"What is {a} + {b}?", str(a + b), held_out, (), said, _steps(a, b))
 
     def _ask_differences(self) -> Iterator[Question]:
         for a in range(100):
             for b in range(a + 1):
                 held_out = self.is_held_out("difference", a, b)
-                yield Question("difference", f"What is {a} - {b}?", str(a - b), held_out, (), (f" {a} - {b} =",))
+                said, in_full = (f" {a} - {b} =",), f"{a} - {b} = {a - b}."
+                yield Question("difference", f"What is {a} - {b}?", str(a - b), held_out, (), said, in_full)
 
     def _ask_costs(self) -> Iterator[Question]:
         for thing in self.things:
             for n in range(2, 10):
                 text = f"How many coins do {n} {_plural(thing)} cost?"
-                cost = str(n * int(self.value(thing, "price")))
+                price = self.value(thing, "price")
+                cost = str(n * int(price))
                 held_out = self.is_held_out("cost", thing, n)
-                yield Question("cost", text, cost, held_out, (), (f" {n} {_plural(thing)}",))
+                in_full = f"So {n} {_plural(thing)} cost {n} x {price} = {cost} coins."
+                in_full = f"{_plainly(Fact(thing, 'price', price))} {in_full}"
+                yield Question("cost", text, cost, held_out, (), (f" {n} {_plural(thing)}",), in_full)
 
     def _is_sum_held_out(self, a: int, b: int) -> bool:
         return max(a, b) > 9 and self.is_held_out("sum", *sorted((a, b)))
@@ -541,6 +551,11 @@ class ToyWorld:
             if not question.held_out:
                 asked.append(question)
         return "\n\n".join(question.as_document() for question in asked)
+
+
+def _plainly(fact: Fact) -> str:
+    """The fact in the first of the ways to state it."""
+    return RELATIONS[fact.relation].statements[0].format(s=fact.subject, v=fact.value)
 
 
 def _steps(a: int, b: int) -> str:

@@ -11,7 +11,7 @@ NAMES = ["Mira", "Alon", "Tove", "Brek", "Suli", "Odan"]
 THINGS = ["lamp", "kite", "drum", "coat"]
 SHAPE = {
     "vocab_size": 300,
-    "context_length": 48,
+    "context_length": 96,
     "n_layer": 2,
     "n_head": 2,
     "n_embd": 16,
