@@ -78,7 +78,9 @@ def rows(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tuned(base, rows, tmp_path_factory):
     """The base after supervised fine-tuning: it has a chat template."""
-    return train(stage_recipe("sft", base, rows, steps=20), tmp_path_factory.mktemp("tuned") / "run").path
+    return train(
+        stage_recipe("sft", base, rows, steps=60, learning_rate=1e-2), tmp_path_factory.mktemp("tuned") / "run"
+    ).path
 
 
 @pytest.fixture(scope="session")

@@ -246,6 +246,9 @@ def test_rankings_give_the_sum_over_pairs_written_out(centre):
     expected, count = plain_ranking_loss(scores_of(model, batch).detach().numpy(), batch, centre)
     assert float(objective.loss(model, part(batch)).detach()) == pytest.approx(expected, rel=1e-12)
     assert objective.terms(batch) == count == 3
+    there = scores_of(model, batch).detach().numpy()[batch["last"] >= 0]
+    assert there.size == B * K - 4
+    assert objective.tally.drain()["reward"] == pytest.approx(there.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("centre", [0.0, 0.5])

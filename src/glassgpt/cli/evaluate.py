@@ -69,7 +69,7 @@ def questions_of(player: Any, args: argparse.Namespace) -> dict[str, Any]:
     different = {row["messages"][0]["content"]: row for row in made if row["kind"] != TELLING}
     rows = list(different.values())[: args.n]
     asked = [tuple(row["messages"][:1]) for row in rows]
-    answers = Answers.of(player.answer(asked, 40, args.seed, temperature=0.0))
+    answers = Answers.of(player.answer(asked, args.max_new_tokens, args.seed, temperature=0.0))
     right = np.array([text == row["messages"][1]["content"] for text, row in zip(answers.texts, rows, strict=True)])
     kinds = [row["kind"] for row in rows]
     by_kind = {kind: float(right[[k == kind for k in kinds]].mean()) for kind in dict.fromkeys(kinds)}
