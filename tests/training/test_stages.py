@@ -367,3 +367,20 @@ def test_lora_serves_stages_with_a_head_or_a_critic_too(recipe_of, tmp_path, sta
 def test_a_model_with_a_head_writes_no_text(judge):
     with pytest.raises(UsageError, match="is a reward: it gives scores and writes no text"):
         load(judge)
+
+
+def test_a_classifier_and_a_reward_model_say_what_they_make_of_a_text(recipe_of, judge, tmp_path, capsys):
+    from glassgpt.cli.main import main
+
+    run = train(recipe_of("classify", steps=40, learning_rate=1e-2), tmp_path / "run").path
+    assert main(["score", str(run), "Mira has a kite.", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["kind"] == "classifier" and sum(told["scores"].values()) == pytest.approx(1)
+    assert max(told["scores"], key=told["scores"].get) == "kite"
+    scores = []
+    for answer in ("A lamp.", "A lamp lamp lamp"):
+        assert main(["score", str(judge), answer, "--prompt", "What has Mira?", "--json"]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["scores"]["reward"])
+    assert scores[0] > scores[1]
+    assert main(["score", str(judge), "A lamp."]) == 2
+    assert "give --prompt" in capsys.readouterr().err

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stride", type=int, metavar="N",
         help="a longer text than the window is read N tokens at a time (half the window); 1 is exact and slow",
     )  # fmt: skip
+    parser.add_argument("--prompt", metavar="TEXT", help="of a reward model: what TEXT answers")
     add_json(parser)
 
 
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     if [args.text, args.tokens, args.file].count(None) != 2:
         raise UsageError("give one of TEXT, --tokens and --file")
     text = read_text(args.file) if args.file is not None else args.text
+    if text is not None and is_headed(args.ref):
+        return of_head(args, text)
     model, tokenizer = load_ref(args)
     tokens = tokens_of(args, text, tokenizer)
     start = start_of(tokenizer) if args.from_start else None
@@ -52,6 +55,26 @@ def run(args: argparse.Namespace) -> int:
         print_json(told)
     else:
         show(scored, tokenizer, told)
+    return 0
+
+
+def is_headed(ref: str) -> bool:
+    """Whether it is the run of a model that gives scores and no text."""
+    from glassgpt.weights.run import Run, is_run
+
+    return is_run(ref) and bool(Run(ref).head)
+
+
+def of_head(args: argparse.Namespace, text: str) -> int:
+    """What a classifier or a reward model makes of a text."""
+    from glassgpt.training.scorers import judged
+
+    told = judged(args.ref, text, args.prompt)
+    if args.json:
+        print_json(told)
+    else:
+        for label, value in told["scores"].items():
+            console().print(f"{label}: {value:.4f}")
     return 0
 
 

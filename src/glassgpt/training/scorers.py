@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -95,6 +95,27 @@ class RewardModel:
             scores = self.model(torch.from_numpy(inputs))[torch.arange(len(part)), last, 0]
             found.append(scores.double().numpy())
         return np.concatenate(found) if found else np.empty(0)
+
+
+def judged(ref: str, text: str, prompt: str | None = None) -> dict[str, Any]:
+    """What a model with a head makes of a text. Of a reward model: `scores` {"reward": ...} of an answer to `prompt`;
+    of a classifier the probability of each label. Raises UsageError for a reward model without a prompt."""
+    from glassgpt.training.classify import text_ids
+
+    run = Run(ref)
+    kind, labels = run.head["kind"], [str(label) for label in run.head["labels"]]
+    if kind == "reward":
+        if prompt is None:
+            raise UsageError(f"{ref} scores answers: give --prompt, what the text answers")
+        scorer = RewardModel(ref)
+        asked = ({"role": "user", "content": prompt},) if scorer.base.template is not None else prompt
+        pair = (encode_prompt(asked, scorer.base), completed(text, scorer.base))
+        return {"kind": kind, "scores": {"reward": float(scorer.score([pair])[0])}}
+    base = Base.open(ref, chats=False)
+    with torch.no_grad():
+        scores = headed(run, base).eval()(torch.tensor([text_ids(text, base)]))[0, -1].double()
+    shares = scores.softmax(0) if kind == "classifier" else scores.sigmoid()
+    return {"kind": kind, "scores": dict(zip(labels, shares.tolist(), strict=True))}
 
 
 def headed(run: Run, base: Base) -> HeadedGPT:
