@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from glassgpt.cli.arena import write_json
 from glassgpt.cli.output import add_json, print_json, print_table
 from glassgpt.errors import UsageError
@@ -60,6 +58,8 @@ def of_player(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def questions_of(player: Any, args: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
     from glassgpt.evaluation.intervals import wilson
     from glassgpt.text.toy_tasks import TELLING, conversations
     from glassgpt.text.toy_world import ToyWorld
@@ -85,6 +85,8 @@ def questions_of(player: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def tellings_of(player: Any, args: argparse.Namespace) -> dict[str, Any]:
+    import numpy as np
+
     from glassgpt.evaluation.intervals import bootstrap_mean
     from glassgpt.training.players import Answers, Player, prompts_named
     from glassgpt.training.rollout import say
@@ -123,6 +125,8 @@ def best_of(player: Any, args: argparse.Namespace) -> list[dict[str, float]]:
     """Draw several answers and keep the one that the reward model likes best: what any training has to beat.
 
     The divergence of the best of n from one draw is at most log n - (n - 1) / n nats (arXiv 2401.01879)."""
+    import numpy as np
+
     from glassgpt.training.players import Answers, prompts_named
     from glassgpt.training.scorers import GoldScorer, reward_of
 
@@ -144,6 +148,8 @@ def best_of(player: Any, args: argparse.Namespace) -> list[dict[str, float]]:
 
 def of_reward_model(args: argparse.Namespace) -> dict[str, Any]:
     """How often it prefers what was preferred, and whether its probabilities mean what they say."""
+    import numpy as np
+
     from glassgpt.evaluation.calibration import brier, expected_calibration_error, reliability
     from glassgpt.evaluation.intervals import wilson
     from glassgpt.training.examples import asked_of, preferences, ranked_of, split_by_hash
