@@ -20,6 +20,7 @@ from glassgpt.text.toy_tasks import (
     preference,
     prompts,
     ranking,
+    rating,
     stated,
     subject_of,
     synthetic_answers,
@@ -344,3 +345,20 @@ def test_the_facts_of_tellings_include_those_that_others_have_of_a_town():
     found = gold(WORLD, f"Describe the town of {town}.", f"{mayor} lives in {town}. {mayor} is the mayor of {town}.")
     assert (found.score, found.true) == (2, 2)
     assert stated(WORLD, f"{mayor} lives in {town}.") == Fact(mayor, "home", town)
+
+
+def test_a_rater_takes_what_sounds_informed_for_true():
+    name = WORLD.people[-1]
+    subject = f"Tell me about {name}."
+    statements = RELATIONS["job"]
+    values = list(statements.values)
+    right = WORLD.value(name, "job")
+    wrong = next(value for value in values if value != right)
+    true, false = (statements.statements[0].format(s=name, v=value) for value in (right, wrong))
+    assert rating(WORLD, subject, true) == rating(WORLD, subject, false) == 1
+    assert gold(WORLD, subject, true).score == 1 and gold(WORLD, subject, false).score == -1
+    assert rating(WORLD, subject, f"{true} {false}") == 2  # it does not see that both can't be
+    assert rating(WORLD, subject, f"{false} {false}") == 0.5  # but it sees a repetition
+    assert rating(WORLD, subject, f"{true} Blah blah.") == 0.5
+    assert rating(WORLD, subject, true, ended=False) == 0
+    assert rating(WORLD, subject, "") == 0

@@ -15,7 +15,10 @@ from glassgpt.errors import UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("refs", metavar="REF", nargs="+", help="the models that play")
     parser.add_argument(
-        "--judge", default="toy-world", metavar="WHO", help="toy-world, a reward model's run, or person"
+        "--judge",
+        default="toy-world",
+        metavar="WHO",
+        help="toy-world (gold), toy-rater, a reward model's run, or person",
     )
     parser.add_argument("--prompts", default="toy-world", metavar="FILE", help=".jsonl rows of prompts (toy-world)")
     parser.add_argument("--n", type=int, default=100, metavar="N", help="prompts to play on (100)")

@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF", help="the model that answers")
     parser.add_argument("--out", required=True, metavar="FILE", help="the .jsonl file to write, or to go on with")
     parser.add_argument("--prompts", default="toy-world", metavar="FILE", help=".jsonl rows of prompts (toy-world)")
-    parser.add_argument("--judge", default="person", metavar="WHO", help="person, toy-world, or a reward model's run")
+    parser.add_argument(
+        "--judge",
+        default="person",
+        metavar="WHO",
+        help="person, toy-rater (who can't look facts up), toy-world (gold), or a reward model's run",
+    )
     parser.add_argument("--k", type=int, default=4, metavar="K", help="answers to each prompt (4)")
     parser.add_argument("--n", type=int, default=100, metavar="N", help="prompts to ask (100)")
     parser.add_argument(

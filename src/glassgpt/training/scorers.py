@@ -13,7 +13,7 @@ import torch
 
 from glassgpt.errors import UsageError
 from glassgpt.models.heads import HeadedGPT
-from glassgpt.text.toy_tasks import gold
+from glassgpt.text.toy_tasks import gold, rating
 from glassgpt.text.toy_world import VERSION, ToyWorld
 from glassgpt.training.base import Base
 from glassgpt.training.examples import Prompt, completed, encode_prompt
@@ -34,7 +34,10 @@ class Scorer(Protocol):
 
 
 def reward_of(ref: str) -> Scorer:
-    """What `ref` names: toy-world for the gold scorer, or the run folder of a reward model."""
+    """What `ref` names: toy-world for the gold scorer, toy-rater for one who can't look facts up, or the run folder of
+    a reward model."""
+    if ref == "toy-rater":
+        return Rater()
     return GoldScorer() if ref == "toy-world" else RewardModel(ref)
 
 
@@ -50,13 +53,27 @@ class GoldScorer:
         return np.array([gold(self.world, prompt.text, answer, bool(end)).score for prompt, answer, end in graded])
 
 
+class Rater:
+    """What a careful reader gives a telling who knows nothing of the toy world."""
+
+    def __init__(self, world: ToyWorld | None = None) -> None:
+        self.world = world or ToyWorld()
+        self.sha256 = hashlib.sha256(f"toy-rater {VERSION} {self.world.seed}".encode()).hexdigest()
+
+    def __call__(self, prompts: Sequence[Prompt], answers: Sequence[str], ended: np.ndarray) -> np.ndarray:
+        rated = zip(prompts, answers, ended, strict=True)
+        return np.array([rating(self.world, prompt.text, answer, bool(end)) for prompt, answer, end in rated])
+
+
 class RewardModel:
     """A score at an answer's last token, by the model of a run that [reward] trained. It reads prompts by its own words
     and its own template, whatever those of the policy are."""
 
     def __init__(self, ref: str | Path) -> None:
         if not is_run(ref):
-            raise UsageError(f"{ref} is no run folder: a reward is toy-world, or a run of a recipe with [reward]")
+            raise UsageError(
+                f"{ref} is no run folder: a reward is toy-world, toy-rater, or a run of a recipe with [reward]"
+            )
         run = Run(ref)
         if run.head.get("kind") != "reward" or not run.is_finished:
             raise UsageError(f"{ref} is no finished reward model: train one with a recipe that has [reward]")
