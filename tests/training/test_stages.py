@@ -107,7 +107,12 @@ def test_a_score_does_not_depend_on_what_stands_beside_it(judge):
 # ---- going on --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", STAGES)
+def some(*quick):
+    """All stages, of which the `quick` ones are in the default run."""
+    return [stage if stage in quick else pytest.param(stage, marks=pytest.mark.slow) for stage in STAGES]
+
+
+@pytest.mark.parametrize("stage", some("sft", "ppo"))
 def test_a_stage_stopped_anywhere_goes_on_bit_for_bit(recipe_of, tmp_path, stage):
     recipe = recipe_of(stage)
     whole = train(recipe, tmp_path / "whole").path
@@ -123,7 +128,7 @@ def test_a_stage_stopped_anywhere_goes_on_bit_for_bit(recipe_of, tmp_path, stage
         assert ours.get("added.safetensors") == theirs.get("added.safetensors")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", some("sft", "grpo"))
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(recipe_of, tmp_path, stage):
     recipe = recipe_of(stage, steps=2)
     one, two = (train(recipe, tmp_path / name).path / "model.safetensors" for name in "ab")
@@ -304,7 +309,10 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("trainable", CHOICES)
+SLOW_CHOICES = [pytest.param(one, marks=pytest.mark.slow) for i, one in enumerate(CHOICES) if i != 1]
+
+
+@pytest.mark.parametrize("trainable", [CHOICES[1], *SLOW_CHOICES])
 def test_what_is_frozen_stays_bit_for_bit_and_the_run_goes_on(base, rows, tmp_path, trainable):
     """A stage with LoRA, adapters or frozen layers is resumed like any other; checkpoints hold what is trained."""
     recipe = stage_recipe("sft", base, rows, trainable=trainable)
@@ -358,7 +366,7 @@ def test_adapters_are_never_left_out_in_silence(base, rows, tmp_path):
         train(stage_recipe("dpo", run.path, rows), tmp_path / "next")
 
 
-@pytest.mark.parametrize("stage", ["ppo", "reward", "classify"])
+@pytest.mark.parametrize("stage", ["ppo", pytest.param("reward", marks=pytest.mark.slow)])
 def test_lora_serves_stages_with_a_head_or_a_critic_too(recipe_of, tmp_path, stage):
     run = train(recipe_of(stage, trainable={"what": "lora"}), tmp_path / "run")
     assert run.is_finished and not any("lora_" in name for name in run.added())

@@ -225,10 +225,10 @@ class PpoSection:
     """Proximal policy optimisation (arXiv 1707.06347) against a reward, with its distance from the base in it.
 
     A step draws train.batch_size answers of up to `max_new_tokens` at temperature 1, scores them by `reward` (the REF
-    of a reward model, toy-world for the gold scorer, or toy-rater), less `missing_end` where an answer has no end, takes
-    `beta` times the log-ratio to the base off at every token, and makes `epochs` passes over them in `minibatches`
-    updates each. `gamma`, `lam`: of GAE (arXiv 1506.02438). `clip`: of the policy's ratio, and of the value. `value_weight`: of
-    the value's loss.
+    of a reward model, toy-world for the gold scorer, or toy-rater), less `missing_end` where an answer has no end,
+    takes `beta` times the log-ratio to the base off at every token, and makes `epochs` passes over them in
+    `minibatches` updates each. `gamma`, `lam`: of GAE (arXiv 1506.02438). `clip`: of the policy's ratio, and of the
+    value. `value_weight`: of the value's loss.
     """
 
     reward: str
