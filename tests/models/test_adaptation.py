@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from glassgpt.errors import UsageError
+from glassgpt.errors import NumericalError, UsageError
 from glassgpt.models.adaptation import Trainable, adapt, merge, parameter_account, part_widths
 from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_torch import GPT
@@ -191,6 +191,7 @@ def test_the_account_says_what_is_trained_and_what_weights_weigh(base, most):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ({"what": "nonsense"}, r"trainable\.what must be one of all, last, head, lora, adapters; got 'nonsense'"),
         ({"rank": 0}, r"trainable\.rank must be 1 or more, got 0"),
         ({"alpha": 0.0}, r"trainable\.alpha must be a positive number"),
         ({"targets": ("q_proj",)}, r"trainable\.targets names some of attn\.c_attn"),
@@ -204,3 +205,38 @@ def test_a_choice_that_cannot_be_is_refused(keys, message):
     width = keys.pop("embd", 32)
     with pytest.raises(UsageError, match=message):
         made(**{"what": "lora"} | keys, config=GPTConfig(**SIZES | {"n_embd": width}))
+
+
+@pytest.mark.parametrize("base", ["float32", "int8"])
+def test_a_model_is_adapted_once_until_it_is_merged(base):
+    model = shaken(made("lora", base=base))
+    before = model(TOKENS)
+    with pytest.raises(UsageError, match="adapted already, and what was added would be lost: merge it first"):
+        adapt(model, Trainable("lora"))
+    assert torch.equal(model(TOKENS), before)
+    merge(model)
+    adapt(model, Trainable("lora"))
+    assert torch.allclose(model(TOKENS), before, atol=1e-5)
+
+
+def test_a_choice_that_is_refused_leaves_the_model_as_it_was():
+    model = GPT(GPTConfig(**SIZES, **MODERN | {"n_hidden": 40}), seed=1)
+    with pytest.raises(UsageError, match="groups 32 inputs, and a map has 40"):
+        adapt(model, Trainable("lora", base="int4"))
+    assert all(type(m) is torch.nn.Linear for m in model.modules() if isinstance(m, torch.nn.Linear))
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_weight_that_is_not_finite_is_not_rounded():
+    model = GPT(SHAPES[1], seed=1)
+    with torch.no_grad():
+        model.h[2].mlp.c_fc.weight[0, 0] = torch.nan
+    with pytest.raises(NumericalError, match="can't be rounded to int8"):
+        adapt(model, Trainable("lora", base="int8"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_is_added_has_the_models_type(dtype):
+    model = GPT(SHAPES[1], seed=1).to(dtype)
+    adapt(model, Trainable("lora", base="int8"))
+    assert model(TOKENS).dtype == dtype

@@ -122,6 +122,11 @@ def test_what_peft_has_trained_we_read_and_have_its_logits(shape, tmp_path):
         ({"bias": "all"}, UnsupportedError, "bias = 'all'"),
         ({"modules_to_save": ["lm_head"]}, UnsupportedError, "modules_to_save"),
         ({"rank_pattern": {"q_proj": 2}}, UnsupportedError, "rank_pattern"),
+        ({"init_lora_weights": "pissa"}, UnsupportedError, "init_lora_weights = 'pissa'"),
+        ({"use_qalora": True}, UnsupportedError, "use_qalora = True"),
+        ({"a_setting_to_come": [1]}, UnsupportedError, "a_setting_to_come"),
+        ({"target_modules": ".*"}, UnsupportedError, "has the pattern"),
+        ({"target_modules": []}, DamagedFileError, "target_modules should be a list of names"),
         ({"r": 0}, DamagedFileError, "r should be a positive number, got 0"),
         ({"r": 5}, DamagedFileError, r"should be of shape \(5, 32\)"),
         ({"lora_alpha": "6"}, DamagedFileError, "lora_alpha should be a positive number"),
@@ -145,6 +150,26 @@ def test_damaged_files_are_refused(made):
     (lora / WEIGHTS).unlink()
     with pytest.raises(DamagedFileError, match=WEIGHTS):
         read_peft(lora, model.config)
+
+
+def test_a_tensor_that_target_modules_asks_for_is_not_made_up(made):
+    from safetensors.torch import load_file, save_file
+
+    model, _, lora = made
+    tensors = load_file(lora / WEIGHTS)
+    gone = max(name for name in tensors if name.endswith("lora_A.weight"))
+    save_file({name: value for name, value in tensors.items() if name != gone}, lora / WEIGHTS)
+    with pytest.raises(DamagedFileError, match="which target_modules asks for"):
+        read_peft(lora, model.config)
+
+
+def test_adapters_are_not_written_as_lora(tmp_path):
+    model = GPT(SHAPES["llama"])
+    adapt(model, Trainable("adapters"))
+    tensors = {name: p for name, p in model.named_parameters() if "adapter_" in name}
+    with pytest.raises(UsageError, match=r"is for trainable\.what = 'lora'"):
+        write_peft(tmp_path / "lora", model.config, Trainable("adapters"), tensors, "")
+    assert not (tmp_path / "lora").exists()
 
 
 def test_another_shape_is_refused(made):

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,12 +131,12 @@ def ranked(args: argparse.Namespace, player: Player, asked: Sequence[Said], firs
 
 
 def _pairs(args: argparse.Namespace, prompt: Any, texts: list[str], scores: list[float], number: int) -> list[dict]:
-    """Neighbours among the answers as pairs, a share of them the wrong way round; ties are left out."""
+    """All pairs of the answers, each with that chance the wrong way round; ties are left out."""
     from glassgpt.text.draws import Draws
 
     draws = Draws("flips", args.seed, number)
     rows = []
-    for a, b in zip(range(0, len(texts) - 1, 2), range(1, len(texts), 2), strict=False):
+    for a, b in combinations(range(len(texts)), 2):
         flipped = draws.random() < args.flips
         if scores[a] == scores[b] or texts[a] == texts[b]:
             continue

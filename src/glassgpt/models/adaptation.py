@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from glassgpt.errors import UsageError
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
-from glassgpt.models.rounded import RoundedLinear, dequantised
+from glassgpt.models.rounded import RoundedLinear, dequantised, refuse_unroundable
 
 MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 ENDS_OF_HALVES = ("attn.c_proj", "mlp.c_proj")
@@ -50,6 +50,11 @@ class Trainable:
     base: Literal["float32", "int8", "int4"] = "float32"
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for key in ("what", "base"):
+            if getattr(self, key) not in get_args(hints[key]):
+                known = ", ".join(get_args(hints[key]))
+                raise UsageError(f"trainable.{key} must be one of {known}; got {getattr(self, key)!r}")
         for key in ("n_layer", "rank", "width"):
             if getattr(self, key) < 1:
                 raise UsageError(f"trainable.{key} must be 1 or more, got {getattr(self, key)}")
@@ -64,11 +69,6 @@ class Trainable:
             )
 
 
-def _numbers_of(linear: nn.Linear) -> Tensor:
-    """A tensor of the type and on the device of what is trained beside a map."""
-    return linear.scales.new_empty(0, dtype=torch.float32) if isinstance(linear, RoundedLinear) else linear.weight
-
-
 class LoRALinear(nn.Linear):
     """A Linear map that stays as it is, plus a trained one of low rank.
 
@@ -79,10 +79,11 @@ class LoRALinear(nn.Linear):
     lora_A: nn.Parameter
     lora_B: nn.Parameter
 
-    def add_lora(self, rank: int, alpha: float, widths: list[int]) -> None:
-        """`widths`: how the output is divided into parts. A is drawn as peft draws it (uniform, He 2015)."""
+    def add_lora(self, rank: int, alpha: float, widths: list[int], like: Tensor) -> None:
+        """`widths`: how the output is divided into parts. `like`: of the model's type, on its device.
+
+        A is drawn as peft draws it (uniform, He 2015)."""
         self.scale, self.widths, self.rank = alpha / rank, widths, rank
-        like = _numbers_of(self)
         bound = 1 / math.sqrt(self.in_features)
         self.lora_A = nn.Parameter(like.new_empty(len(widths) * rank, self.in_features).uniform_(-bound, bound))
         self.lora_B = nn.Parameter(like.new_zeros(self.out_features, rank))
@@ -113,8 +114,8 @@ class AdaptedLinear(nn.Linear):
     adapter_down: nn.Parameter
     adapter_up: nn.Parameter
 
-    def add_adapter(self, width: int) -> None:
-        like, n = _numbers_of(self), self.out_features
+    def add_adapter(self, width: int, like: Tensor) -> None:
+        n = self.out_features
         bound = 1 / math.sqrt(n)
         self.adapter_down = nn.Parameter(like.new_empty(width, n).uniform_(-bound, bound))
         self.adapter_down_bias = nn.Parameter(like.new_zeros(width))
@@ -142,33 +143,44 @@ def adapt(model: nn.Module, trainable: Trainable, seed: int = 0) -> None:
     """Say what of `model` is trained, and put in what is added, drawn from `seed`. The model computes what it did, but
     for the rounding of `base`.
 
-    `model`: a GPT, or a module whose `gpt` or `policy` it is. Raises UsageError for what the model does not have.
+    `model`: a GPT, or a module whose `gpt` or `policy` it is. Raises UsageError for what the model does not have
+    and for one that is adapted already, NumericalError for weights that can't be rounded; the model is then as it was.
     """
     gpt = _gpt_in(model)
+    _refuse(gpt, trainable, is_plain=gpt is model)
     if trainable.what == "all":
         return
     gpt.requires_grad_(False)
     if trainable.what == "last":
-        if trainable.n_layer > len(gpt.h):
-            raise UsageError(f"trainable.n_layer is {trainable.n_layer}, and the model has {len(gpt.h)} layers")
         for module in (*list(gpt.h)[-trainable.n_layer :], gpt.ln_f):
             module.requires_grad_(True)
     if trainable.what == "head" and gpt is model:
-        if gpt.config.tied:
-            raise UsageError(
-                "trainable.what = 'head', and this model's output layer is its token embedding too: train the last "
-                "layers (trainable.what = 'last') or LoRA"
-            )
         gpt.lm_head.requires_grad_(True)
         gpt.ln_f.requires_grad_(True)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for block in gpt.h:
             for name in MAPS:
-                _adapt_map(block, name, gpt.config, trainable)
+                _adapt_map(block, name, gpt, trainable)
 
 
-def _adapt_map(block: nn.Module, name: str, config: GPTConfig, trainable: Trainable) -> None:
+def _refuse(gpt: GPT, trainable: Trainable, is_plain: bool) -> None:
+    maps = [linear for _, _, linear in _maps(gpt)]
+    if any(isinstance(linear, LoRALinear | AdaptedLinear | RoundedLinear) for linear in maps):
+        raise UsageError("this model is adapted already, and what was added would be lost: merge it first")
+    if trainable.what == "last" and trainable.n_layer > len(gpt.h):
+        raise UsageError(f"trainable.n_layer is {trainable.n_layer}, and the model has {len(gpt.h)} layers")
+    if trainable.what == "head" and is_plain and gpt.config.tied:
+        raise UsageError(
+            "trainable.what = 'head', and this model's output layer is its token embedding too: train the last "
+            "layers (trainable.what = 'last') or LoRA"
+        )
+    if trainable.base != "float32":
+        for linear in maps:
+            refuse_unroundable(linear, trainable.base)
+
+
+def _adapt_map(block: nn.Module, name: str, gpt: GPT, trainable: Trainable) -> None:
     owner, _, attribute = name.partition(".")
     half = getattr(block, owner)
     linear: nn.Linear = getattr(half, attribute)
@@ -178,10 +190,10 @@ def _adapt_map(block: nn.Module, name: str, config: GPTConfig, trainable: Traina
         setattr(half, attribute, linear)
     if trainable.what == "lora" and name in trainable.targets:
         linear.__class__ = RoundedLoRALinear if rounded else LoRALinear
-        linear.add_lora(trainable.rank, trainable.alpha, part_widths(config, name))  # type: ignore[operator]
+        linear.add_lora(trainable.rank, trainable.alpha, part_widths(gpt.config, name), gpt.wte.weight)  # type: ignore[operator]
     if trainable.what == "adapters" and name in ENDS_OF_HALVES:
         linear.__class__ = RoundedAdaptedLinear if rounded else AdaptedLinear
-        linear.add_adapter(trainable.width)  # type: ignore[operator]
+        linear.add_adapter(trainable.width, gpt.wte.weight)  # type: ignore[operator]
 
 
 def part_widths(config: GPTConfig, name: str) -> list[int]:
@@ -202,13 +214,14 @@ def part_widths(config: GPTConfig, name: str) -> list[int]:
 def merge(model: nn.Module) -> None:
     """Fold LoRA into the weights: plain Linear maps again, whose output differs by rounding alone. Raises UsageError
     for adapters, which are no linear map."""
-    for half, attribute, linear in _maps(_gpt_in(model)):
+    gpt = _gpt_in(model)
+    for half, attribute, linear in _maps(gpt):
         if isinstance(linear, AdaptedLinear):
             raise UsageError("adapters are not linear and can't be merged into the weights: keep them beside")
         if isinstance(linear, LoRALinear | RoundedLinear):
             weight = linear.merged() if isinstance(linear, LoRALinear) else dequantised(linear)
             plain = nn.utils.skip_init(nn.Linear, linear.in_features, linear.out_features, linear.bias is not None)
-            plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
+            plain.weight = nn.Parameter(weight.detach().to(gpt.wte.weight.dtype), requires_grad=False)
             if linear.bias is not None:
                 plain.bias = linear.bias
             setattr(half, attribute, plain)

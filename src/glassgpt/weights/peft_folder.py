@@ -25,18 +25,14 @@ from glassgpt.weights.stored import StoredTensor
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-PLAIN: dict[str, tuple[Any, ...]] = {  # settings that would change the maths, and what of each is read
-    "use_rslora": (False, None),
-    "use_dora": (False, None),
-    "bias": ("none", None),
-    "modules_to_save": (None, []),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layers_to_transform": (None, []),
-    "layer_replication": (None, []),
-    "trainable_token_indices": (None, []),
-    "target_parameters": (None, []),
-}
+PLAIN = {
+    "bias": ("none",),
+    "init_lora_weights": (True, "gaussian"),
+}  # what must be so, or empty: others change the base
+HARMLESS = ("base_model_name_or_path", "task_type", "inference_mode", "peft_version", "auto_mapping", "revision",
+            "lora_dropout", "fan_in_fan_out", "megatron_core", "qalora_group_size", "runtime_config")  # fmt: skip
+READ = ("peft_type", "r", "lora_alpha", "target_modules")
+SIDES = ("lora_A", "lora_B")
 
 
 def write_peft(
@@ -44,8 +40,9 @@ def write_peft(
 ) -> None:
     """Write a folder that `peft.PeftModel.from_pretrained` reads. `tensors`: the lora_A and lora_B of a GPT by their
     names in it. `base`: what peft is told the adapter is for. Raises UsageError for a shape that peft's models don't
-    have."""
+    have, for adapters, and unless the tensors are those of `trainable`."""
     names = peft_names(config)
+    _check_tensors(tensors, config, trainable)
     stored: dict[str, StoredTensor] = {}
     for ours, value in tensors.items():
         module, _, side = ours.rpartition(".")
@@ -75,41 +72,73 @@ def write_peft(
 def read_peft(folder: Path, config: GPTConfig) -> tuple[Trainable, dict[str, torch.Tensor]]:
     """What a peft folder holds, for a model of this shape: the choice, and its tensors by our names.
 
-    Maps that the adapter leaves alone beside others in one of ours get zeros. Raises DamagedFileError for a file that
-    is not whole or not of this shape, UnsupportedError for what is no plain LoRA.
+    Maps that the adapter's target_modules leave alone, beside others in one of ours or in other layers, get zeros, and
+    stay zero when it is trained on. Raises DamagedFileError for a file that is not whole or not of this shape,
+    UnsupportedError for what is no plain LoRA: any setting that is not known and not empty.
     """
     path = inside(folder, CONFIG)
+    settings = _settings(path)
+    rank, alpha = int(_number(settings, "r", path)), float(_number(settings, "lora_alpha", path))
+    modules = settings["target_modules"]
+    endings = tuple(f".{module}" for module in modules)
+    names = peft_names(config)
+    taken = {part for parts in names.values() for part in parts if f".{part}".endswith(endings)}
+    stored = read_safetensors(inside(folder, WEIGHTS))
+    _check_names(stored, {f"{PREFIX}{part}.{side}.weight" for part in taken for side in SIDES}, folder)
+    targets = tuple(target for target in MAPS if any(part in taken for i in range(config.n_layer)
+                                                     for part in names[f"h.{i}.{target}"]))  # fmt: skip
+    tensors = {}
+    for module, side in [(f"h.{i}.{target}", side) for i in range(config.n_layer) for target in targets
+                         for side in SIDES]:  # fmt: skip
+        found = [f"{PREFIX}{part}.{side}.weight" for part in names[module]]
+        arrays = [_part(stored, name, shape, folder) for name, shape in
+                  zip(found, _shapes(config, module, side, rank), strict=True)]  # fmt: skip
+        tensors[f"{module}.{side}"] = torch.from_numpy(np.concatenate(arrays))
+    return Trainable("lora", rank=rank, alpha=alpha, targets=targets), tensors
+
+
+def _settings(path: Path) -> dict[str, Any]:
     settings = read_json(path)
     if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
         kind = settings.get("peft_type") if isinstance(settings, dict) else type(settings).__name__
         raise UnsupportedError(f"{path} is of type {kind!r:.60}, and GlassGPT reads LORA")
-    for key, plain in PLAIN.items():
-        if key in settings and settings[key] not in plain:
-            raise UnsupportedError(f"{path} has {key} = {settings[key]!r:.80}, which is not read: only plain LoRA is")
-    rank, alpha = _number(settings, "r", path), _number(settings, "lora_alpha", path)
-    stored = read_safetensors(inside(folder, WEIGHTS))
-    names, used = peft_names(config), set[str]()
-    tensors: dict[str, torch.Tensor] = {}
-    for module, parts in names.items():
-        for side in ("lora_A", "lora_B"):
-            found = [f"{PREFIX}{part}.{side}.weight" for part in parts]
-            if not any(name in stored for name in found):
-                continue
-            used |= {name for name in found if name in stored}
-            arrays = [_part(stored, name, shape, folder) for name, shape in
-                      zip(found, _shapes(config, module, side, int(rank)), strict=True)]  # fmt: skip
-            tensors[f"{module}.{side}"] = torch.from_numpy(np.concatenate(arrays))
-    if left := sorted(stored.keys() - used):
-        raise DamagedFileError(f"{folder / WEIGHTS} holds {left[0]}, which a model of this shape does not have")
-    targets = tuple(target for target in MAPS if f"h.0.{target}.lora_A" in tensors)
-    wanted = {f"h.{i}.{target}.{side}" for i in range(config.n_layer) for target in targets
-              for side in ("lora_A", "lora_B")}  # fmt: skip
-    if not targets or wanted != tensors.keys():
-        lacking = min(wanted ^ tensors.keys(), default="every tensor")
+    for key, value in settings.items():
+        if key not in (*READ, *HARMLESS) and value and value not in PLAIN.get(key, ()):
+            raise UnsupportedError(f"{path} has {key!s:.60} = {value!r:.80}, which is not read: only plain LoRA is")
+    modules = settings.get("target_modules")
+    if isinstance(modules, str):
+        raise UnsupportedError(f"{path} has the pattern {modules!r:.80} as target_modules: give the modules in a list")
+    if not isinstance(modules, list) or not modules or not all(isinstance(module, str) for module in modules):
+        raise DamagedFileError(f"{path}: target_modules should be a list of names, got {modules!r:.80}")
+    return settings
+
+
+def _check_names(stored: Mapping[str, StoredTensor], wanted: set[str], folder: Path) -> None:
+    file = folder / WEIGHTS
+    if left := sorted(stored.keys() - wanted):
         raise DamagedFileError(
-            f"{folder / WEIGHTS} is not the same in every layer: {lacking} is there or lacking alone"
+            f"{file} holds {left[0]}, which a model of this shape does not have, or target_modules does not name"
         )
-    return Trainable("lora", rank=int(rank), alpha=float(alpha), targets=targets), tensors
+    if not wanted:
+        raise DamagedFileError(f"{file}: target_modules names no linear map of a model of this shape")
+    if missing := sorted(wanted - stored.keys()):
+        raise DamagedFileError(f"{file} lacks {missing[0]}, which target_modules asks for: download it again")
+
+
+def _check_tensors(tensors: Mapping[str, torch.Tensor], config: GPTConfig, trainable: Trainable) -> None:
+    if trainable.what != "lora":
+        raise UsageError(f"peft's format is for trainable.what = 'lora', and this is {trainable.what!r}")
+    shapes: dict[str, tuple[int, int]] = {}
+    for module in [f"h.{i}.{target}" for i in range(config.n_layer) for target in trainable.targets]:
+        for side in SIDES:
+            parts = _shapes(config, module, side, trainable.rank)
+            shapes[f"{module}.{side}"] = (sum(rows for rows, _ in parts), parts[0][1])
+    got = {name: tuple(value.shape) for name, value in tensors.items()}
+    if wrong := sorted(name for name in shapes.keys() | got.keys() if shapes.get(name) != got.get(name)):
+        raise UsageError(
+            f"{wrong[0]} should be of shape {shapes.get(wrong[0])} by trainable, and is {got.get(wrong[0])} (None: not "
+            "there)"
+        )
 
 
 def peft_names(config: GPTConfig) -> dict[str, tuple[str, ...]]:
