@@ -360,5 +360,7 @@ def test_a_rater_takes_what_sounds_informed_for_true():
     assert rating(WORLD, subject, f"{true} {false}") == 2  # it does not see that both can't be
     assert rating(WORLD, subject, f"{false} {false}") == 0.5  # but it sees a repetition
     assert rating(WORLD, subject, f"{true} Blah blah.") == 0.5
+    other = statements.statements[0].format(s=WORLD.people[0], v=WORLD.value(WORLD.people[0], "job"))
+    assert rating(WORLD, subject, f"{true} {other}") == 2 > gold(WORLD, subject, f"{true} {other}").score
     assert rating(WORLD, subject, true, ended=False) == 0
     assert rating(WORLD, subject, "") == 0

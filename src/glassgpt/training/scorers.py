@@ -54,7 +54,7 @@ class GoldScorer:
 
 
 class Rater:
-    """What a careful reader gives a telling who knows nothing of the toy world."""
+    """What a reader in a hurry gives a telling, who knows nothing of the toy world."""
 
     def __init__(self, world: ToyWorld | None = None) -> None:
         self.world = world or ToyWorld()
