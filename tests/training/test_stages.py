@@ -46,7 +46,7 @@ def test_a_stage_learns_from_a_file_of_rows(recipe_of, tmp_path, stage):
     assert held_out[-1] < held_out[0]
 
 
-@pytest.mark.parametrize("stage", WITH_A_JUDGE)
+@pytest.mark.parametrize("stage", ["grpo", pytest.param("ppo", marks=pytest.mark.slow)])
 def test_a_policy_comes_to_earn_what_is_rewarded(recipe_of, tmp_path, monkeypatch, stage):
     """The reward here is how many times "lamp" is said, which the base says of a quarter of all."""
 
