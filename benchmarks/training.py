@@ -11,7 +11,9 @@ models are measured by the same function on the whole validation part, in window
 
 large: 6 layers, 384 wide, context 256, batch 64, dropout 0.2 (10.65 million parameters). A step of each in turn,
 medians. Where nanoGPT's takes longer than 15 s, both take fewer rows. The last lines: the same without dropout, and the
-matrix products of a step alone, which no program that computes in float32 with this library does without.
+matrix products of a step alone, which no program that computes in float32 with this library does without. Where the processor
+has instructions for bfloat16, which `train` then finds out by measuring, both in bfloat16 (autocast) as well: nanoGPT's
+recipe leaves a processor at float32.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,6 +36,7 @@ from torch.nn import functional as F
 from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.text.token_files import TokenFiles, TokenPart
+from glassgpt.training.choices import GAIN
 from glassgpt.training.evaluate import validation_loss
 from glassgpt.training.loop import Watch, train
 from glassgpt.training.objective import NextToken, Rows
@@ -102,8 +106,8 @@ class NanoGPT(nn.Module):
 class NanoTraining:
     """Its steps: random windows, a cosine after warm-up, clipping, AdamW with decay on matrices alone."""
 
-    def __init__(self, model: NanoGPT) -> None:
-        self.model, self.number = model, 0
+    def __init__(self, model: NanoGPT, precision: str = "float32") -> None:
+        self.model, self.number, self.halved = model, 0, precision == "bfloat16"
         self.random = torch.Generator().manual_seed(1337)
         matrices = [p for p in model.parameters() if p.dim() > 1]
         vectors = [p for p in model.parameters() if p.dim() < 2]
@@ -120,7 +124,8 @@ class NanoTraining:
         falling = 1e-4 + 0.5 * (1 + math.cos(math.pi * share)) * (1e-3 - 1e-4)
         for group in self.optimizer.param_groups:
             group["lr"] = 1e-3 * (self.number + 1) / (WARMUP + 1) if self.number < WARMUP else falling
-        loss = F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.halved):
+            loss = F.cross_entropy(self.model(inputs).flatten(0, 1), targets.flatten())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -183,6 +188,10 @@ def large() -> None:
         "glassgpt, no dropout": our_work(config, 0.0),
         "matrix products alone": lambda rows: alone(),
     }
+    if bfloat16_pays(config):
+        work["nanoGPT, bfloat16"] = nano_work(0.2, "bfloat16")
+        work["glassgpt, bfloat16"] = our_work(config, 0.2, "bfloat16")
+        work["glassgpt, bf16, no dropout"] = our_work(config, 0.0, "bfloat16")
     taken: dict[str, list[float]] = {name: [] for name in work}
     for round_ in range(ROUNDS + 1):
         for name, step in work.items():
@@ -197,18 +206,30 @@ def large() -> None:
     for name, median in medians.items():
         rate = (matrices(config) if "alone" in name else operations(config)) * n_tokens / median / 1e9
         print(f"{name:28}{median:9.2f}{n_tokens / median:10,.0f}{rate:10.0f}{medians['nanoGPT'] / median:11.2f}x")
-    each = [a / b for a, b in zip(taken["nanoGPT"], taken["glassgpt"], strict=True)]
-    print(f"nanoGPT's time to ours, round by round: {', '.join(f'{ratio:.2f}' for ratio in each)}\n")
+    for name in ("glassgpt", "glassgpt, bfloat16"):
+        each = [a / b for a, b in zip(taken["nanoGPT"], taken.get(name, []), strict=False)]
+        if each:
+            print(f"nanoGPT's time to that of {name}, round by round: {', '.join(f'{ratio:.2f}' for ratio in each)}")
+    print()
 
 
-def nano_work(dropout: float) -> Callable[[Rows], object]:
-    nano = NanoTraining(NanoGPT(65, dropout=dropout, **LARGE))
+def bfloat16_pays(config: GPTConfig) -> bool:
+    """As `train` decides: by trying, on a few rows, the better of two tries of each."""
+    rows, works = random_rows(4), [our_work(config, 0.0, name) for name in ("float32", "bfloat16")]
+    plain, halved = (min(seconds(lambda: work(rows)) for _ in range(2)) for work in works)
+    return halved < GAIN * plain
+
+
+def nano_work(dropout: float, precision: str = "float32") -> Callable[[Rows], object]:
+    nano = NanoTraining(NanoGPT(65, dropout=dropout, **LARGE), precision)
     return lambda rows: nano.step(torch.from_numpy(rows["inputs"]), torch.from_numpy(rows["targets"]))
 
 
-def our_work(config: GPTConfig, dropout: float) -> Callable[[Rows], object]:
-    section = TrainSection(steps=5000, dropout=dropout, warmup_steps=100, precision="float32")
-    trainer = Trainer(GPT(config), section, NextToken(), Choices(threads=torch.get_num_threads()))
+def our_work(
+    config: GPTConfig, dropout: float, precision: Literal["float32", "bfloat16"] = "float32"
+) -> Callable[[Rows], object]:
+    section = TrainSection(steps=5000, dropout=dropout, warmup_steps=100)
+    trainer = Trainer(GPT(config), section, NextToken(), Choices(precision, threads=torch.get_num_threads()))
     return lambda rows: trainer.step(0, rows)
 
 
