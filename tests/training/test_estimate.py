@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glassgpt.errors import TooLargeError
+from glassgpt.errors import TooLargeError, UsageError
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.training.estimate import activations_a_token, estimate, memory_of, refuse_if_too_large
@@ -59,6 +59,12 @@ def test_what_doesnt_fit_is_refused_with_the_micro_batch_that_does(monkeypatch):
         TooLargeError, match=r"124,439,808 parameters need .* GB to train.* set train\.micro_batch_size=[1-9]"
     ):
         refuse_if_too_large(recipe)
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
+def test_a_stage_after_pretraining_is_not_taken_for_it(stage, base):
+    with pytest.raises(UsageError, match="only pretraining is estimated"):
+        estimate(read_recipe(RECIPES / f"assistant-{stage}.toml", [f"run.base={base}"]))
 
 
 def test_shards_divide_weights_gradients_and_optimizer():

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from glassgpt.errors import GlassGPTError, TooLargeError
+from glassgpt.errors import GlassGPTError, TooLargeError, UsageError
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.threads import fitting
@@ -84,7 +84,15 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, device: str | None = None, *, measure: bool = True) -> Estimate:
-    """What `recipe` costs here. `measure`: take a few steps of random tokens, if they fit into memory."""
+    """What `recipe` costs here. `measure`: take a few steps of random tokens, if they fit into memory.
+
+    Raises UsageError for a stage after pretraining, whose steps are as long as its rows, or as what the model writes.
+    """
+    if recipe.stage != "pretrain":
+        raise UsageError(
+            f"this is a recipe of [{recipe.stage}], and only pretraining is estimated: how long its steps take depends "
+            "on rows and answers, so begin it, and `train` shows the time left after the first steps"
+        )
     device = device or best_device()
     files = _prepared(recipe)
     config = recipe.model if files is None else _of_size(recipe.model, files.tokenizer.vocab_size)
