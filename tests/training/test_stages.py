@@ -197,7 +197,47 @@ def test_replay_takes_its_share_of_the_rows_from_the_text_of_the_base(base, rows
 
     stage = SupervisedFineTuning(stage_recipe("sft", base, rows, section={"replay": 0.25}))
     targets = stage.rows(0)["targets"]
-    assert len(targets) == 8 and (targets[-2:] != IGNORED).all() and (targets[:-2] == IGNORED).any(axis=1).all()
+    assert len(targets) == 8 and (targets != IGNORED).all(axis=1).sum() == 2
+
+
+def test_rows_of_like_length_are_neighbours_and_parts_of_a_step_have_no_padding_of_others(base, tmp_path):
+    from glassgpt.models.gpt_torch import GPT
+    from glassgpt.training.objective import IGNORED, NextToken, without_padding
+    from glassgpt.training.recipe import TrainSection
+    from glassgpt.training.sft import SupervisedFineTuning
+    from glassgpt.training.trainer import Trainer
+
+    said = [{"prompt": asked(name), "completion": " ".join(["A lamp."] * n)} for n, name in enumerate(NAMES * 4, 1)]
+    files = {"sft": write_rows(tmp_path / "rows.jsonl", said)}
+    stage = SupervisedFineTuning(stage_recipe("sft", base, files, section={"replay": 0.0}, batch_size=12))
+    taken = stage.rows(0)
+    lengths = (taken["targets"] != IGNORED).shape[1] - (taken["targets"][:, ::-1] != IGNORED).argmax(axis=1)
+    assert (np.diff(lengths[:6]) >= 0).all() and (np.diff(lengths[6:]) >= 0).all() and len(set(lengths)) > 1
+    part = without_padding({name: value[:2] for name, value in taken.items()})
+    assert part["inputs"].shape == part["targets"].shape == (2, lengths[:2].max())
+    whole, apart = (
+        Trainer(GPT(stage.config), TrainSection(steps=1, micro_batch_size=size), NextToken()) for size in (12, 1)
+    )
+    assert whole.add_gradients(0, taken) == pytest.approx(apart.add_gradients(0, taken), rel=1e-6)
+    for one, other in zip(whole.model.parameters(), apart.model.parameters(), strict=True):
+        np.testing.assert_allclose(one.grad, other.grad, atol=1e-6)
+
+
+def test_padding_is_taken_off_arrays_of_the_targets_shape_alone():
+    from glassgpt.training.objective import without_padding
+
+    targets = np.array([[[1, 2, -100, -100], [3, -100, -100, -100]], [[-100, 4, -100, -100], [5, 6, -100, -100]]])
+    rows = {"inputs": targets + 200, "targets": targets, "reference": np.zeros((2, 2)), "weights": np.zeros(4)}
+    cut = without_padding(rows)
+    assert {name: value.shape for name, value in cut.items()} == {
+        "inputs": (2, 2, 2),
+        "targets": (2, 2, 2),
+        "reference": (2, 2),
+        "weights": (4,),
+    }
+    assert (cut["targets"] == targets[..., :2]).all()
+    labels = {"inputs": np.zeros((3, 5)), "targets": np.array([1, 0, 2])}
+    assert without_padding(labels) is labels
 
 
 @pytest.mark.parametrize("stage", ["reward", "classify"])

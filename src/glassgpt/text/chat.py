@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -32,6 +33,7 @@ MAX_TEMPLATE = 1 << 18  # characters; the longest in use have some 30,000
 MAX_MESSAGES = 1 << 24  # characters of all messages as JSON
 MAX_RENDERED = 1 << 23  # characters
 SECONDS = 5.0
+BETWEEN_LOOKS = 0.05  # seconds from one look of the watchdog to the next
 SECONDS_TO_START = 60.0  # a process on a very busy machine
 PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
@@ -122,6 +124,7 @@ class _Renderer:
             raise ChatTemplateError(f"no process could be started to render the chat template: {error}") from None
         self.seconds, self.alive = seconds, True
         self._end = weakref.finalize(self, _end, self.process)
+        self._watchdog = _Watchdog(self.process)
         settings = {"template": template, "seconds": seconds, "characters": MAX_RENDERED}
         if "ready" not in self._exchange(json.dumps(settings), SECONDS_TO_START):
             raise ChatTemplateError("the process that renders chat templates did not start: is jinja2 installed?")
@@ -132,14 +135,7 @@ class _Renderer:
 
     def _exchange(self, line: str, seconds: float) -> dict[str, Any]:
         """Send a line and return what is answered; end the process if it is late or gone."""
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self.process.kill()
-
-        timer = threading.Timer(seconds, stop)
-        timer.start()
+        self._watchdog.deadline = time.monotonic() + seconds
         try:
             assert self.process.stdin is not None and self.process.stdout is not None
             self.process.stdin.write(line.encode() + b"\n")
@@ -148,14 +144,33 @@ class _Renderer:
         except (OSError, ValueError):  # a broken pipe, or an answer that is cut off
             self.alive = False
             self._end()
-            why = f"it takes longer than {seconds:g} seconds" if late.is_set() else "its process has died"
+            why = f"it takes longer than {seconds:g} seconds" if self._watchdog.late else "its process has died"
             return {"failed": why}
         except BaseException:  # Ctrl-C: an answer still to come would be taken for the next one's
             self.alive = False
             self._end()
             raise
         finally:
-            timer.cancel()
+            self._watchdog.deadline = None
+
+
+class _Watchdog:
+    """Ends a process whose answer is late. One thread for its whole life: a timer for each rendering would cost more
+    than the rendering."""
+
+    def __init__(self, process: subprocess.Popen) -> None:
+        self.process, self.late = process, False
+        self.deadline: float | None = None  # by time.monotonic(); None while no answer is due
+        threading.Thread(target=self._watch, name="chat template's watchdog", daemon=True).start()
+
+    def _watch(self) -> None:
+        while self.process.poll() is None:
+            deadline = self.deadline
+            if deadline is not None and time.monotonic() > deadline:
+                self.late = True
+                self.process.kill()
+                return
+            time.sleep(BETWEEN_LOOKS)
 
 
 def _end(process: subprocess.Popen) -> None:

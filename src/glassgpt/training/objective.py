@@ -58,6 +58,22 @@ class NextToken:
         return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
+def without_padding(rows: Rows) -> Rows:
+    """The rows without the columns at their end in which none has a target: these count for nothing, since no token
+    looks ahead, and would cost as much as others. So a part of a step is as long as its own longest row.
+
+    >>> rows = {"inputs": np.array([[5, 6, 0], [7, 0, 0]]), "targets": np.array([[-100, 8, -100], [9, -100, -100]])}
+    >>> without_padding(rows)["inputs"].tolist()
+    [[5, 6], [7, 0]]
+    """
+    targets = rows.get("targets")
+    if targets is None or targets.ndim < 2:
+        return rows
+    columns = np.flatnonzero((targets != IGNORED).reshape(-1, targets.shape[-1]).any(axis=0))
+    end = int(columns[-1]) + 1 if columns.size else 1
+    return {name: value[..., :end] if value.shape == targets.shape else value for name, value in rows.items()}
+
+
 class Tally:
     """What an objective notes in passing, such as accuracy: means over a step that may be divided among threads.
 

@@ -68,12 +68,15 @@ class SupervisedFineTuning(Stage):
         batch, seed = self.recipe.train.batch_size or BATCH, self.recipe.run.seed
         n_text = round(self.section.replay * batch)
         chosen = drawn(len(self.lessons.train), max(1, batch - n_text), step, seed)
-        inputs, targets = batch_of([self.lessons.train[i] for i in chosen])
-        if not n_text:
-            return {"inputs": inputs, "targets": targets}
-        assert self.text is not None
-        text = self.text.train.batch(step, n_text, inputs.shape[1], seed)  # as long as the rows: nothing is padded
-        return {"inputs": np.concatenate([inputs, text.inputs]), "targets": np.concatenate([targets, text.targets])}
+        inputs, targets = batch_of(sorted((self.lessons.train[i] for i in chosen), key=lambda row: len(row.tokens)))
+        if n_text:
+            assert self.text is not None
+            text = self.text.train.batch(step, n_text, inputs.shape[1], seed)  # as long as the rows: nothing is padded
+            inputs, targets = np.concatenate([inputs, text.inputs]), np.concatenate([targets, text.targets])
+        # Rows of like length are neighbours, so that parts of a step hold little padding; and of two threads, which
+        # take a half each, both have short ones and long ones.
+        order = [*range(0, len(inputs), 2), *range(1, len(inputs), 2)]
+        return {"inputs": inputs[order], "targets": targets[order]}
 
     # ---- evaluation ----------------------------------------------------------------------------------------------
 

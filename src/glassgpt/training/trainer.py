@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.models.dropout import Dropout
 from glassgpt.models.threads import using
-from glassgpt.training.objective import Objective, Rows
+from glassgpt.training.objective import Objective, Rows, without_padding
 from glassgpt.training.optim import learning_rate_at, optimizers_for, set_learning_rate
 from glassgpt.training.processes import Processes, whole
 from glassgpt.training.recipe import TrainSection
@@ -125,7 +125,8 @@ class Trainer:
     def _loss_of(self, number: int, rows: Rows, span: range) -> Tensor:
         """The sum of these rows' terms."""
         device = self.among.device
-        part = {name: torch.from_numpy(value[span.start : span.stop]).to(device) for name, value in rows.items()}
+        taken = without_padding({name: value[span.start : span.stop] for name, value in rows.items()})
+        part = {name: torch.from_numpy(value).to(device) for name, value in taken.items()}
         with torch.autocast(device.split(":")[0], torch.bfloat16, self.choices.precision == "bfloat16"):
             return self.objective.loss(self._logits_of(number, span.start, part), part)
 
