@@ -11,9 +11,8 @@ from glassgpt.text import rows as formats
 from glassgpt.text.draws import Draws
 from glassgpt.text.toy_tasks import (
     DEMONSTRATION,
-    NOTES_ABOUT,
-    NOTES_BESIDE,
     OFTEN,
+    SYMMETRIC,
     TELLING,
     TELLINGS,
     Mixture,
@@ -24,14 +23,15 @@ from glassgpt.text.toy_tasks import (
     ranking,
     rating,
     stated,
+    subject_of,
     synthetic_answers,
-    telling_of,
 )
 from glassgpt.text.toy_world import KINDS, PERSON, RELATIONS, Fact, ToyWorld, grade
 
 WORLD = ToyWorld()
 ROWS = conversations(WORLD, 1, 3000)
 TOLD = [row["messages"] for row in ROWS if row["kind"] == TELLING]
+N_HELD_OUT = 57  # of 252 requests
 
 
 def every_telling(world=WORLD):
@@ -43,23 +43,12 @@ def every_telling(world=WORLD):
     ]
 
 
-def noted(subject, facts, world=WORLD):
-    """A prompt with the facts as notes."""
-    request = next(asked for name, asked in every_telling(world) if name == subject)
-    notes = " ".join(RELATIONS[fact.relation].statements[-1].format(s=fact.subject, v=fact.value) for fact in facts)
-    return f"{notes}\n{request}"
+def asking(subject):
+    return next(prompt for asked, prompt in every_telling() if asked == subject)
 
 
-def naming(subject, world=WORLD):
-    return [fact for fact in world.facts if subject in (fact.subject, fact.value)]
-
-
-def subject_of(prompt, world=WORLD):
-    return telling_of(world, prompt).subject
-
-
-def is_held_out(subject):
-    return WORLD.is_held_out("telling", subject)
+def is_held_out(prompt):
+    return WORLD.is_held_out("telling", prompt)
 
 
 def values_of(relation):
@@ -71,52 +60,48 @@ def values_of(relation):
 
 
 @pytest.mark.parametrize("world", [WORLD, ToyWorld(3, 4, 2)])
-def test_every_statement_of_every_noted_fact_is_true_of_its_subject_and_of_its_value(world):
+def test_every_statement_of_every_fact_is_true_of_its_subject_and_of_its_value(world):
     asked = dict(every_telling(world))
     for fact in world.facts:
         for statement in RELATIONS[fact.relation].statements:
             sentence = statement.format(s=fact.subject, v=fact.value)
             assert stated(world, sentence) == fact
             for named in {fact.subject, fact.value} & asked.keys():
-                found = gold(world, noted(named, [fact], world), sentence)
+                found = gold(world, asked[named], sentence)
                 assert (found.score, found.true, found.sentences) == (1, 1, 1)
 
 
-def test_what_holds_but_is_not_in_the_notes_is_false():
-    for fact in WORLD.facts:
-        others = [other for other in naming(fact.subject) if other.relation != fact.relation]
-        found = gold(WORLD, noted(fact.subject, others), WORLD.statement(fact, Draws(0)))
-        assert (found.score, found.false, found.sentences) == (-1, 1, 1)
-
-
 def test_every_statement_with_another_value_is_false():
+    asked = dict(every_telling())
     for fact in WORLD.facts:
-        prompt = noted(fact.subject, [fact])
         for value in values_of(fact.relation):
             if value != fact.value:
                 said = RELATIONS[fact.relation].statements[0].format(s=fact.subject, v=value)
-                found = gold(WORLD, prompt, said)
+                found = gold(WORLD, asked[fact.subject], said)
                 assert (found.score, found.false, found.sentences) == (-1, 1, 1), said
 
 
-def test_every_wording_of_a_telling_is_understood_with_its_notes():
-    notes = WORLD.facts[5:9]
-    said = " ".join(WORLD.statement(fact, Draws(fact.subject)) for fact in notes)
-    for subject, request in every_telling():
-        telling = telling_of(WORLD, f"{said}\n{request}")
-        assert telling.subject == subject and telling.facts == notes
-        assert telling.prompt == f"{said}\n{request}"
-        assert telling.about() + telling.beside() and len(telling.about() + telling.beside()) == len(notes)
+def test_every_wording_of_a_telling_is_understood():
+    for subject, prompt in every_telling():
+        assert subject_of(WORLD, prompt) == subject
 
 
 SHE = next(name for name in WORLD.people if WORLD._they(name) == "she")
 HE = next(name for name in WORLD.people if WORLD._they(name) == "he" and WORLD.value(SHE, "spouse") != name)
-SPOUSE = WORLD.value(SHE, "spouse")
-NOTES = [*naming(SHE), *naming(HE)]
+ALSO_SHE = next(
+    name
+    for name in WORLD.people
+    if WORLD._they(name) == "she" and name != SHE and WORLD.value(name, "home") != WORLD.value(SHE, "home")
+)
 
 
 def of(subject, relation, wording=0):
     return RELATIONS[relation].statements[wording].format(s=subject, v=WORLD.value(subject, relation))
+
+
+def they(sentence, name):
+    assert sentence.startswith(f"{name} ")
+    return {"she": "She", "he": "He"}[WORLD._they(name)] + sentence.removeprefix(name)
 
 
 @pytest.mark.parametrize(
@@ -136,52 +121,50 @@ def of(subject, relation, wording=0):
         (of(SHE, "home")[:-1], -0.5, (0, 0, 0, 0, 1)),
         (of(SHE, "home").lower(), -0.5, (0, 0, 0, 0, 1)),
         ("Everybody knows her.", -0.5, (0, 0, 0, 0, 1)),
-        (f"{of(HE, 'job')} {of(SHE, 'pet')}", 0.5, (1, 0, 0, 1, 0)),
-        (f"{of(SHE, 'job')} {SHE} lives in Nowhere. {of(SHE, 'job')}", 0, (1, 0, 1, 0, 1)),
-        (of(SHE, "home").replace(SHE, "She"), -0.5, (0, 0, 0, 0, 1)),
+        (they(of(SHE, "home"), SHE), 1, (1, 0, 0, 0, 0)),
+        (f"{of(HE, 'job')} {they(of(HE, 'pet'), HE)}", -1, (0, 0, 0, 2, 0)),
+        (f"{of(HE, 'job')} {they(of(SHE, 'home'), SHE)}", 0.5, (1, 0, 0, 1, 0)),
+        (f"{of(ALSO_SHE, 'job')} {they(of(SHE, 'home'), SHE)}", -1, (0, 0, 0, 2, 0)),
+        (they(of(HE, "home"), HE), -0.5, (0, 0, 0, 0, 1)),
+        (they(f"{SHE} and {WORLD.value(SHE, 'spouse')} are married.", SHE), -0.5, (0, 0, 0, 0, 1)),
         (f"{SHE} is married to {SHE}.", -1, (0, 1, 0, 0, 0)),
     ],
 )
 def test_gold_has_these_worked_answers(answer, score, counts):
-    prompt = noted(SHE, NOTES)
-    found = gold(WORLD, prompt, answer)
+    found = gold(WORLD, f"Tell me about {SHE}.", answer)
     assert found.score == score
     assert (found.true, found.false, found.repeated, found.off_subject, found.not_understood) == counts
-    assert gold(WORLD, prompt, answer, ended=False).score == score - 1
+    assert gold(WORLD, f"Tell me about {SHE}.", answer, ended=False).score == score - 1
 
 
-def test_the_best_answer_says_all_notes_once():
-    prompt = noted(SHE, NOTES)
-    scores = [gold(WORLD, prompt, " ".join(of(f.subject, f.relation) for f in naming(SHE)[:n])).score for n in range(8)]
-    assert scores == [0, 1, 2, 3, 4, 5, 6, 7]
-    every = best(prompt)
-    assert gold(WORLD, prompt, every).score == len(naming(SHE)) - 3  # two are said from both sides: 2 less, and 1 for saying so
-    assert gold(WORLD, prompt, f"{every} {of(HE, 'job')}").score == len(naming(SHE)) - 3.5
+def test_length_costs_from_the_seventh_sentence():
+    own = [of(SHE, relation) for relation in RELATIONS if RELATIONS[relation].subject == PERSON]
+    scores = [gold(WORLD, f"Who is {SHE}?", " ".join(own[:n])).score for n in range(10)]
+    assert scores == [0, 1, 2, 3, 4, 5, 6, 6.75, 7.5, 8.25]
 
 
 def test_naming_every_value_never_pays():
     every_job = " ".join(f"{SHE} is a {job}." for job in RELATIONS["job"].values)
-    assert gold(WORLD, noted(SHE, NOTES), every_job).score < -10
+    assert gold(WORLD, f"Who is {SHE}?", every_job).score < -10
 
 
 def test_only_tellings_of_this_world_have_gold():
     for prompt in (
         "What is 1 + 1?",
         "Tell me about Nobody.",
-        f"Tell me about the {WORLD.towns[0]}.",
-        "Tell me about the unicorn.",
-        f"Tell me about {SHE}. Now.",
+        f"Tell me about {WORLD.towns[0]}.",
+        "Describe a unicorn.",
     ):
         with pytest.raises(UsageError, match="only tellings have gold"):
             gold(WORLD, prompt, "")
 
 
-def test_what_the_register_says_about_somebody_is_understood():
+def test_what_the_documents_say_about_somebody_is_understood():
     """The register's entries say nothing but facts, each once."""
     for i in range(0, 8 * 84, 8):
         first, *sentences = WORLD.document(i).split(". ")
         subject = first.removeprefix("From the register: ")
-        found = gold(WORLD, noted(subject, naming(subject)), ". ".join(sentences))
+        found = gold(WORLD, asking(subject), ". ".join(sentences))
         assert found.true == found.sentences == sum(fact.subject == subject for fact in WORLD.facts)
 
 
@@ -190,7 +173,7 @@ def test_what_the_register_says_about_somebody_is_understood():
 
 def test_conversations_follow_from_the_seed_the_same_everywhere():
     said = json.dumps(conversations(ToyWorld(), 1, 300)).encode()
-    assert hashlib.sha256(said).hexdigest() == "7918a9ad1cbfcd26dacaaffd19a790934ca12e368e076bd15c4841f8ec6e0c89"
+    assert hashlib.sha256(said).hexdigest() == "950830e962fd7161a253122f89b6fccafbce730b4ac4770861b94118392a7524"
     assert conversations(ToyWorld(), 1, 300) == ROWS[:300]
     assert conversations(WORLD, 2, 300) != ROWS[:300]
     assert conversations(ToyWorld(1), 1, 300) != ROWS[:300]
@@ -205,20 +188,13 @@ def test_half_are_tellings_and_questions_of_each_kind_come_as_often_as_is_said()
         assert kinds.count(kind) == pytest.approx(share * (2 if kind in OFTEN else 1), abs=1)
 
 
-def test_no_held_out_subject_is_told_of_and_no_held_out_question_asked():
+def test_nothing_held_out_is_asked_for_in_practice():
     held_out = {question.text for kind in KINDS for question in WORLD._all_questions[kind] if question.held_out}
-    spoken_of = set()
-    for row in ROWS:
-        asked, answer = (message["content"] for message in row["messages"])
-        assert asked not in held_out
-        if row["kind"] == TELLING:
-            telling = telling_of(WORLD, asked)
-            facts = [stated(WORLD, sentence.rstrip(".") + ".") for sentence in answer.split(". ")]
-            spoken_of |= {telling.subject} | {fact.subject for fact in [*telling.facts, *facts] if fact}
-    assert len(spoken_of) == 71
-    assert not any(map(is_held_out, spoken_of))
-    for row in prompts(WORLD, 0, 500, held_out=False):
-        assert not is_held_out(subject_of(row["prompt"][0]["content"]))
+    asked = {row["messages"][0]["content"] for row in ROWS}
+    assert not asked & held_out
+    told = {messages[0]["content"] for messages in TOLD}
+    assert not any(map(is_held_out, told)) and len(told) == len(every_telling()) - N_HELD_OUT
+    assert not any(is_held_out(row["prompt"][0]["content"]) for row in prompts(WORLD, 0, 500, held_out=False))
     assert {question.text for question in WORLD.questions(0, 200, held_out=True)} <= held_out
 
 
@@ -226,10 +202,9 @@ def test_what_is_held_out_can_be_asked_for_to_judge():
     held_out = {question.text for kind in KINDS for question in WORLD._all_questions[kind] if question.held_out}
     for row in conversations(WORLD, 1, 300, held_out=True):
         asked = row["messages"][0]["content"]
-        assert is_held_out(subject_of(asked)) if row["kind"] == TELLING else asked in held_out
-    asked = [row["prompt"][0]["content"] for row in prompts(WORLD, 0, 39, held_out=True)]
-    assert len(set(asked)) == 39 and all(is_held_out(subject_of(prompt)) for prompt in asked)
-    assert len({asked.partition("\n")[2] for asked in asked}) == 39
+        assert is_held_out(asked) if row["kind"] == TELLING else asked in held_out
+    asked = [row["prompt"][0]["content"] for row in prompts(WORLD, 0, N_HELD_OUT, held_out=True)]
+    assert len(set(asked)) == N_HELD_OUT and all(map(is_held_out, asked))
 
 
 def test_the_answers_to_questions_are_right():
@@ -240,38 +215,30 @@ def test_the_answers_to_questions_are_right():
             assert answer == asked[question].in_full and grade(asked[question], answer)
 
 
-def test_prompts_ask_for_each_subject_in_each_wording_before_any_again_with_other_notes():
-    n = len(every_telling()) - 39
-    prompted = [row["prompt"][0]["content"] for row in prompts(WORLD, 4, 2 * n, held_out=False)]
-    lap = [prompt.partition("\n")[2] for prompt in prompted]
+def test_prompts_ask_for_everything_before_anything_again():
+    n = len(every_telling()) - N_HELD_OUT
+    lap = [row["prompt"][0]["content"] for row in prompts(WORLD, 4, 2 * n, held_out=False)]
     assert sorted(lap[:n]) == sorted(lap[n:]) and len(set(lap)) == n
-    assert lap[:n] != lap[n:] and len(set(prompted)) == 2 * n
+    assert lap[:n] != lap[n:]
     assert prompts(WORLD, 4, 10, held_out=False) == prompts(ToyWorld(), 4, 10, held_out=False)
     assert prompts(WORLD, 5, 10, held_out=False) != prompts(WORLD, 4, 10, held_out=False)
 
 
-def test_notes_hold_some_facts_about_whom_is_asked_for_and_some_beside():
-    for row in prompts(WORLD, 0, 400, held_out=False):
-        telling = telling_of(WORLD, row["prompt"][0]["content"])
-        assert telling.prompt == row["prompt"][0]["content"]
-        assert NOTES_ABOUT[0] <= len(telling.about()) <= NOTES_ABOUT[1]
-        assert 1 <= len(telling.beside()) <= NOTES_BESIDE[1]
-        assert all(WORLD.value(fact.subject, fact.relation) == fact.value for fact in telling.facts)
-
-
-def best(prompt):
-    return " ".join(sentence for _, sentence in telling_of(WORLD, prompt).about())
+def best(subject):
+    about = [fact for fact in WORLD.facts if subject in (fact.subject, fact.value)]
+    own = [fact for fact in about if fact.subject == subject or fact.relation not in SYMMETRIC]
+    return " ".join(RELATIONS[fact.relation].statements[0].format(s=fact.subject, v=fact.value) for fact in own)
 
 
 def test_demonstrations_are_better_than_bad_answers_and_worse_than_perfect_ones():
     asked = [messages[0]["content"] for messages in TOLD]
     shown = [gold(WORLD, prompt, messages[1]["content"]) for prompt, messages in zip(asked, TOLD, strict=True)]
     bad = [gold(WORLD, prompt, synthetic_answers(WORLD, prompt, i, 1)[0]).score for i, prompt in enumerate(asked)]
-    perfect = [gold(WORLD, prompt, best(prompt)).score for prompt in asked]
+    perfect = [gold(WORLD, prompt, best(subject_of(WORLD, prompt))).score for prompt in asked]
     print(
         f"gold: synthetic {mean(bad):.2f}, demonstrations {mean(g.score for g in shown):.2f}, {mean(perfect):.2f} best"
     )
-    assert mean(bad) + 0.5 < mean(g.score for g in shown) < mean(perfect) - 1.5
+    assert mean(bad) + 0.5 < mean(g.score for g in shown) < mean(perfect) - 2
     assert max(g.sentences for g in shown) == 5 and min(g.sentences for g in shown) >= 1
     n = sum(g.sentences for g in shown)
     assert sum(g.false for g in shown) / n == pytest.approx(DEMONSTRATION.false, abs=0.02)
@@ -289,15 +256,17 @@ def test_a_mixture_draws_what_it_says():
 
 # --- Preferences ------------------------------------------------------------------------------------------------------
 
-PROMPT = noted(SHE, NOTES)
+PROMPT = f"Who is {SHE}?"
 
 
 def test_synthetic_answers_vary_widely():
-    asked = [row["prompt"][0]["content"] for row in prompts(WORLD, 0, 252, held_out=False)]
-    answers = [(prompt, synthetic_answers(WORLD, prompt, i, 4)) for i, prompt in enumerate(asked)]
-    found = [gold(WORLD, prompt, answer) for prompt, some in answers for answer in some]
+    found = [
+        gold(WORLD, prompt, answer)
+        for i, (_, prompt) in enumerate(every_telling())
+        for answer in synthetic_answers(WORLD, prompt, i, 4)
+    ]
     assert {g.sentences for g in found} == set(range(1, 9))
-    assert min(g.score for g in found) < -4 and max(g.score for g in found) > 4
+    assert min(g.score for g in found) < -4 and max(g.score for g in found) > 5
     assert all(sum(getattr(g, name) for g in found) > 100 for name in ("false", "repeated", "off_subject"))
     assert sum(g.not_understood for g in found) > 100
     assert synthetic_answers(WORLD, PROMPT, 1, 5) == synthetic_answers(ToyWorld(), PROMPT, 1, 5)
@@ -342,42 +311,27 @@ def test_all_rows_are_of_the_formats_that_stages_read(tmp_path):
         assert len(formats.read_rows([path], kind)) == len(rows)
 
 
-def test_a_number_of_rows_below_0_and_a_world_without_held_out_subjects_are_refused():
+def test_a_number_of_rows_below_0_and_a_world_without_held_out_requests_are_refused(monkeypatch):
     with pytest.raises(UsageError, match="0 or more"):
         conversations(WORLD, 0, -1)
-    small = next(
-        world
-        for world in (ToyWorld(seed, 4, 2) for seed in range(20000))
-        if not any(world.is_held_out("telling", s) for kind in TELLINGS for s in world.subjects(kind))
-    )
-    with pytest.raises(UsageError, match="no held-out subject"):
+    small = ToyWorld(0, 4, 2)
+    monkeypatch.setattr(ToyWorld, "is_held_out", lambda *key: False)
+    with pytest.raises(UsageError, match="no held-out request"):
         prompts(small, 0, 1, held_out=True)
-
-
-def test_a_world_may_hold_out_a_single_subject():
-    small = next(
-        world
-        for world in (ToyWorld(seed, 4, 2) for seed in range(20000))
-        if sum(world.is_held_out("telling", s) for kind in TELLINGS for s in world.subjects(kind)) == 1
-    )
-    rows = conversations(small, 0, 300, held_out=True)
-    told = [row["messages"] for row in rows if row["kind"] == TELLING]
-    assert len({subject_of(asked["content"], small) for asked, _ in told}) == 1
-    assert any(gold(small, asked["content"], answer["content"]).off_subject for asked, answer in told)
+    assert prompts(small, 0, 1, held_out=False)
 
 
 def test_the_facts_of_tellings_include_those_that_others_have_of_a_town():
     town = WORLD.towns[0]
     mayor = WORLD.value(town, "mayor")
-    said = f"{mayor} lives in {town}. {mayor} is the mayor of {town}."
-    found = gold(WORLD, f"{said}\nTell me about {town}.", said)
+    found = gold(WORLD, f"Describe the town of {town}.", f"{mayor} lives in {town}. {mayor} is the mayor of {town}.")
     assert (found.score, found.true) == (2, 2)
     assert stated(WORLD, f"{mayor} lives in {town}.") == Fact(mayor, "home", town)
 
 
 def test_a_rater_takes_what_sounds_informed_for_true():
     name = WORLD.people[-1]
-    subject = noted(name, [Fact(name, "job", WORLD.value(name, "job"))])
+    subject = f"Tell me about {name}."
     statements = RELATIONS["job"]
     values = list(statements.values)
     right = WORLD.value(name, "job")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -41,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, default=100, metavar="N", help="prompts to ask (100)")
     parser.add_argument(
         "--flips", type=float, default=0.0, metavar="SHARE", help="write pairs, so many of them the wrong way round"
+    )
+    parser.add_argument(
+        "--margin", type=float, default=0.0, metavar="X", help="write pairs, but for those whose scores are closer"
     )
     parser.add_argument("--temperature", type=float, default=1.0, metavar="T", help="how the answers are drawn (1)")
     parser.add_argument("--max-new-tokens", type=int, default=96, metavar="N", help="the longest answer (96)")
@@ -82,10 +84,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--k must be 2 or more and --n 1 or more, got {args.k} and {args.n}")
     if not 0 <= args.flips <= 0.5:
         raise UsageError(f"--flips is a share from 0 to 0.5, got {args.flips}")
-    if args.judge == "person" and (args.json or not sys.stdin.isatty()) and not args.flips:
-        return  # answers may be piped in
-    if args.flips and args.judge == "person":
-        raise UsageError("--flips makes errors that people make by themselves: leave it out with --judge person")
+    if not args.margin >= 0:
+        raise UsageError(f"--margin is 0 or more, got {args.margin}")
+    if args.judge == "person" and (args.flips or args.margin):
+        raise UsageError("--flips and --margin make of a program's scores what people do by themselves: leave them out")
 
 
 class _Done:
@@ -121,7 +123,7 @@ def ranked(args: argparse.Namespace, player: Player, asked: Sequence[Said], firs
         place = {"place": first + i}
         prompt = one if isinstance(one, str) else list(one)
         texts = [answers.texts[j] or NOTHING for j in span]
-        if args.flips:
+        if args.flips or args.margin:
             rows += [row | place for row in _pairs(args, prompt, texts, scores, first + i)]
         elif len(set(scores)) > 1:  # what is all alike teaches nothing
             best_first = sorted(set(scores), reverse=True)
@@ -131,14 +133,15 @@ def ranked(args: argparse.Namespace, player: Player, asked: Sequence[Said], firs
 
 
 def _pairs(args: argparse.Namespace, prompt: Any, texts: list[str], scores: list[float], number: int) -> list[dict]:
-    """All pairs of the answers, each with that chance the wrong way round; ties are left out."""
+    """All pairs of the answers, each with that chance the wrong way round; ties, and what is as good as one, are left
+    out."""
     from glassgpt.text.draws import Draws
 
     draws = Draws("flips", args.seed, number)
     rows = []
     for a, b in combinations(range(len(texts)), 2):
         flipped = draws.random() < args.flips
-        if scores[a] == scores[b] or texts[a] == texts[b]:
+        if scores[a] == scores[b] or abs(scores[a] - scores[b]) < args.margin or texts[a] == texts[b]:
             continue
         better, worse = (a, b) if (scores[a] > scores[b]) != flipped else (b, a)
         rows.append({"prompt": prompt, "chosen": texts[better], "rejected": texts[worse]})

@@ -402,8 +402,8 @@ class ToyWorld:
         for a in range(100):
             for b in range(a + 1):
                 held_out = self.is_held_out("difference", a, b)
-                said, in_full = (f" {a} - {b} =",), f"{a} - {b} = {a - b}."
-                yield Question("difference", f"What is {a} - {b}?", str(a - b), held_out, (), said, in_full)
+                asked, said = f"What is {a} - {b}?", (f" {a} - {b} =",)
+                yield Question("difference", asked, str(a - b), held_out, (), said, _steps_down(a, b))
 
     def _ask_costs(self) -> Iterator[Question]:
         for thing in self.things:
@@ -412,8 +412,8 @@ class ToyWorld:
                 price = self.value(thing, "price")
                 cost = str(n * int(price))
                 held_out = self.is_held_out("cost", thing, n)
-                in_full = f"So {n} {_plural(thing)} cost {n} x {price} = {cost} coins."
-                in_full = f"{_plainly(Fact(thing, 'price', price))} {in_full}"
+                worked_out = f"{_steps_times(n, int(price))} So {n} {_plural(thing)} cost {cost} coins."
+                in_full = f"{_plainly(Fact(thing, 'price', price))} {worked_out}"
                 yield Question("cost", text, cost, held_out, (), (f" {n} {_plural(thing)}",), in_full)
 
     def _is_sum_held_out(self, a: int, b: int) -> bool:
@@ -569,6 +569,29 @@ def _steps(a: int, b: int) -> str:
     first = f"{a % 10} + {b % 10} = {ones}" + (f", write {ones % 10}, carry 1" if carried else "")
     second = f"{a // 10} + {b // 10}{' + 1' if carried else ''} = {tens + carried}"
     return f"{first}. {second}. So {a} + {b} = {a + b}."
+
+
+def _steps_down(a: int, b: int) -> str:
+    """A difference in two columns.
+
+    >>> _steps_down(75, 48)
+    '15 - 8 = 7, borrow 1. 7 - 1 - 4 = 2. So 75 - 48 = 27.'
+    """
+    borrowed = a % 10 < b % 10
+    ones = a % 10 + 10 * borrowed - b % 10
+    first = f"{a % 10 + 10 * borrowed} - {b % 10} = {ones}" + (", borrow 1" if borrowed else "")
+    second = f"{a // 10}{' - 1' if borrowed else ''} - {b // 10} = {a // 10 - borrowed - b // 10}"
+    return f"{first}. {second}. So {a} - {b} = {a - b}."
+
+
+def _steps_times(n: int, price: int) -> str:
+    """A product of a digit with a number below 100: of its ones and its tens, and their sum.
+
+    >>> _steps_times(3, 27)
+    '3 x 7 = 21. 3 x 20 = 60. 60 + 21 = 81.'
+    """
+    ones, tens = price % 10, price - price % 10
+    return f"{n} x {ones} = {n * ones}. {n} x {tens} = {n * tens}. {n * tens} + {n * ones} = {n * price}."
 
 
 def _plural(thing: str) -> str:

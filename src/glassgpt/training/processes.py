@@ -106,7 +106,9 @@ def _copies(model: nn.Module, device: str) -> nn.Module:
     """DDP, after a gradient of nothing. It deals parameters out to buckets anew after the first gradient; a run that
     goes on would otherwise add up its first one, of three processes or more, in another order."""
     copies = nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
-    copies(torch.zeros((1, 1), dtype=torch.int64, device=device)).sum().backward()
+    made = copies(torch.zeros((1, 1), dtype=torch.int64, device=device))
+    parts = made if isinstance(made, tuple) else (made,)  # of a policy with its critic
+    sum(part.sum() for part in parts).backward()
     model.zero_grad()
     return copies
 
