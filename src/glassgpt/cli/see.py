@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glassgpt.cli.chain import add_red
+from glassgpt.cli.inside import add_inside
 from glassgpt.cli.output import add_json, print_json
 from glassgpt.cli.sampler import add_sampler, context_of, shaped
 from glassgpt.errors import UsageError
@@ -17,60 +18,74 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("figure", metavar="FIGURE", nargs="?", help="which picture (--list names them)")
-    parser.add_argument("ref", metavar="REF", nargs="?", help="a run folder, or RUN@STEP")
+    parser.add_argument("ref", metavar="REF", nargs="?", help="a run folder, or RUN@STEP; of some pictures a text")
     parser.add_argument("--out", metavar="FILE", help="where to write it: .png, .svg or .pdf; .dot for state-graph")
     parser.add_argument("--list", action="store_true", help="list the pictures and exit")
     parser.add_argument("--title", help="a title above the picture")
     parser.add_argument("--prompt", metavar="CONTEXT", help="where the text starts; without it, the stationary law")
     parser.add_argument("--every-length", action="store_true", help="count the shorter contexts as states too")
     add_red(parser)
+    add_inside(parser)
     add_sampler(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from glassgpt.cli.inside import INSIDE
+    from glassgpt.cli.lessons import LESSONS, OF_TEXTS
     from glassgpt.cli.pictures import FIGURES, OF_FOLDERS
 
+    tables = (FIGURES, INSIDE, OF_TEXTS, LESSONS, OF_FOLDERS)
     if args.list:
-        meanings = {name: meaning for name, (_, meaning) in [*FIGURES.items(), *OF_FOLDERS.items()]}
+        meanings = {name: meaning for table in tables for name, (_, meaning) in table.items()}
         if args.json:
             print_json({"figures": meanings})
         else:
             print("\n".join(f"{name:28} {meaning}" for name, meaning in meanings.items()))
         return 0
     if args.figure is None:
-        raise UsageError(f"say which figure: one of {', '.join(FIGURES)}")
-    if args.figure in OF_FOLDERS and args.ref is not None and args.out is not None:
-        return of_folder(args)
-    if args.figure not in FIGURES and args.figure not in OF_FOLDERS:
-        raise UsageError(f"there is no figure {args.figure!r}: choose one of {', '.join(FIGURES)}")
-    if args.ref is None or args.out is None:
-        raise UsageError("give a model and a file to write, as in: glassgpt see state-graph RUN --out graph.png")
-    if args.red_pattern is not None:
-        raise UsageError("pictures mark red contexts, not patterns: use --red")
-    subject = subject_of(args)
-    path = Path(args.out)
-    if path.suffix == ".dot":
-        write_dot(subject, args.figure, path)
-    else:
-        from glassgpt.figures.files import save
-
-        save(FIGURES[args.figure][0](subject), path)
+        raise UsageError("say which figure, as in: glassgpt see state-graph RUN --out graph.png (--list names them)")
+    if not any(args.figure in table for table in tables):
+        raise UsageError(f"there is no figure {args.figure!r}: choose one of {', '.join(FIGURES)} (--list names all)")
+    needs = {"a model": FIGURES | INSIDE, "a folder of runs": OF_FOLDERS, "a text": OF_TEXTS}
+    for what, table in needs.items():
+        if args.figure in table and (args.ref is None or args.out is None):
+            raise UsageError(
+                f"give {what} and a file to write, as in: glassgpt see {args.figure} REF --out picture.png"
+            )
+    if args.out is None:
+        raise UsageError(f"give a file to write, as in: glassgpt see {args.figure} --out picture.png")
+    draw(args)
     if args.json:
-        print_json({"figure": args.figure, "file": str(path)})
+        print_json({"figure": args.figure, "file": args.out})
     else:
-        print(path)
+        print(args.out)
     return 0
 
 
-def of_folder(args: argparse.Namespace) -> int:
-    """A picture of several runs that lie side by side."""
-    from glassgpt.cli.pictures import OF_FOLDERS
-    from glassgpt.figures.files import save
+def draw(args: argparse.Namespace) -> None:
+    from glassgpt.cli.inside import INSIDE, Inside
+    from glassgpt.cli.lessons import LESSONS, OF_TEXTS, text_of
+    from glassgpt.cli.pictures import FIGURES, OF_FOLDERS
+    from glassgpt.figures.files import checked_suffix, save
 
-    save(OF_FOLDERS[args.figure][0](Path(args.ref), args.title), Path(args.out))
-    print_json({"figure": args.figure, "file": args.out}) if args.json else print(args.out)
-    return 0
+    path = Path(args.out)
+    if path.suffix != ".dot" or args.figure not in FIGURES:
+        checked_suffix(path)  # before the work, not after it
+    if args.figure in LESSONS:
+        save(LESSONS[args.figure][0](args.title), path)
+    elif args.figure in INSIDE:
+        save(INSIDE[args.figure][0](Inside.open(args)), path)
+    elif args.figure in OF_TEXTS:
+        save(OF_TEXTS[args.figure][0](text_of(args.ref), args.title), path)
+    elif args.figure in OF_FOLDERS:
+        save(OF_FOLDERS[args.figure][0](Path(args.ref), args.title), path)
+    elif args.red_pattern is not None:
+        raise UsageError("pictures mark red contexts, not patterns: use --red")
+    elif path.suffix == ".dot":
+        write_dot(subject_of(args), args.figure, path)
+    else:
+        save(FIGURES[args.figure][0](subject_of(args)), path)
 
 
 def subject_of(args: argparse.Namespace) -> Subject:

@@ -21,16 +21,21 @@ def save(figure: Figure, path: str | Path) -> Path:
     bytes. Raises UsageError for any other suffix.
     """
     path = Path(path)
+    suffix = checked_suffix(path)
+    drawn = io.BytesIO()
+    with rc_context({"svg.hashsalt": "glassgpt", "svg.fonttype": "path", "pdf.fonttype": 42, "path.simplify": True}):
+        figure.savefig(drawn, format=suffix[1:], dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
+    return _write(path, drawn.getvalue())
+
+
+def checked_suffix(path: Path) -> str:
+    """The suffix in small letters. Raises UsageError for what is no kind of picture."""
     suffix = path.suffix.lower()
     if suffix not in _METADATA:
         raise UsageError(
             f"a figure can be saved as .png, .svg or .pdf; got {path.name!r} (only a state graph can be .dot)"
         )
-
-    drawn = io.BytesIO()
-    with rc_context({"svg.hashsalt": "glassgpt", "svg.fonttype": "path", "pdf.fonttype": 42, "path.simplify": True}):
-        figure.savefig(drawn, format=suffix[1:], dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
-    return _write(path, drawn.getvalue())
+    return suffix
 
 
 def save_text(text: str, path: str | Path) -> Path:

@@ -1,0 +1,81 @@
+"""Every picture that `see` lists is drawn, and what it needs and lacks is told."""
+
+import json
+
+import pytest
+
+from glassgpt.cli.inside import INSIDE
+from glassgpt.cli.lessons import LESSONS, OF_TEXTS
+from glassgpt.cli.main import main
+
+TEXT = "Mira has a lamp. Alon has a kite."
+HOSTILE = "Mira \x00\x07\u202e has $x$ <script> 🜏 a\tlamp" * 3
+
+
+def see(*arguments):
+    return main(["see", *map(str, arguments)])
+
+
+def is_picture(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("figure", INSIDE)
+def test_every_picture_of_a_model_with_a_text_in_it_is_drawn(figure, base, tmp_path, capsys):
+    out = tmp_path / "picture.png"
+    more = ["--words", "Mira,Alon,lamp"] if figure in ("embedding-map", "neighbours") else ["--text", TEXT]
+    assert see(figure, base, *more, "--out", out, "--max-new-tokens", 5, "--json") == 0
+    assert is_picture(out)
+    assert json.loads(capsys.readouterr().out) == {"figure": figure, "file": str(out)}
+
+
+@pytest.mark.parametrize("figure", ["next-token", "attention", "lens", "meaning-path"])
+def test_a_hostile_text_is_drawn_as_the_text_it_is(figure, base, tmp_path):
+    out = tmp_path / "picture.png"
+    assert see(figure, base, "--text", HOSTILE[:40], "--out", out, "--max-new-tokens", 4) == 0 and is_picture(out)
+
+
+@pytest.mark.parametrize("figure", OF_TEXTS)
+def test_every_picture_of_a_text_is_drawn(figure, tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. a dog saw the cat and ran. " * 20)
+    out = tmp_path / "picture.png"
+    assert see(figure, tmp_path / "text.txt", "--out", out) == 0 and is_picture(out)
+
+
+@pytest.mark.parametrize("figure", ["fits", "activations"])
+def test_every_lesson_is_drawn_from_nothing(figure, tmp_path):
+    assert see(figure, "--out", tmp_path / "picture.png") == 0 and is_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", sorted(set(LESSONS) - {"fits", "activations"}))
+def test_every_lesson_that_trains_a_net_is_drawn_from_nothing(figure, tmp_path):
+    assert see(figure, "--out", tmp_path / "picture.png") == 0 and is_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize("figure", ["landscape", "landscape-around"])
+def test_the_landscape_of_a_run_is_drawn(figure, baby_run, tmp_path):
+    assert see(figure, baby_run.path, "--out", tmp_path / "picture.png") == 0 and is_picture(tmp_path / "picture.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["attention", "RUN"], "give a model and a file to write"),
+        (["letters", "--out", "a.png"], "give a text and a file to write"),
+        (["fits"], "give a file to write"),
+        (["fits", "--out", "a.txt"], "can be saved as .png, .svg or .pdf"),
+        (["attention", "RUN", "--out", "a.png"], 'give one with --text "..."'),
+        (["neighbours", "RUN", "--out", "a.png"], "give them with --words"),
+        (["neighbours", "RUN", "--words", "qqqq", "--out", "a.png"], "qqqq"),
+        (["attention-head", "RUN", "--text", "Mira has a lamp.", "--layer", "7", "--out", "a.png"], "7"),
+        (["attention-head", "RUN", "--text", "Mira has a lamp.", "--head", "7", "--out", "a.png"], "7"),
+        (["letters", "no-such-file.txt", "--out", "a.png"], "no-such-file.txt"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_told(arguments, message, base, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert see(*(base if part == "RUN" else part for part in arguments)) in (1, 2)
+    said = capsys.readouterr().err
+    assert message in said and "Traceback" not in said
+    assert not list(tmp_path.iterdir())
