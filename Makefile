@@ -31,7 +31,7 @@ bench: .venv/installed-dev  ## speed and memory beside peers (about an hour, ten
 clean:  ## take away what was installed and built
 	rm -rf .venv out
 
-.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+.venv/installed: pyproject.toml constraints.txt hatch_build.py | .venv/bin/python
 	@echo "installing GlassGPT into .venv (torch is the large part)"
 	$(PIP) --editable .
 	@touch $@

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF", help="a model that answers, or the run of a reward model")
     parser.add_argument("--rows", metavar="FILE", help="of a reward model: .jsonl preferences to judge it by")
     parser.add_argument("--n", type=int, default=200, metavar="N", help="questions, and prompts, to answer (200)")
-    parser.add_argument("--reference", metavar="REF", help="the model it came from: tells how far it has gone")
+    parser.add_argument("--reference", metavar="REF", help="the model it came from: how far it has gone, and gained")
     parser.add_argument("--reward", metavar="RUN", help="a reward model: tells what it thinks of the answers")
     parser.add_argument("--best-of", type=int, metavar="N", help="with --reward: the best of 1, 2, 4, ... N answers")
     parser.add_argument("--max-new-tokens", type=int, default=96, metavar="N", help="the longest answer (96)")
@@ -85,24 +85,20 @@ def questions_of(player: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def tellings_of(player: Any, args: argparse.Namespace) -> dict[str, Any]:
-    import numpy as np
 
     from glassgpt.evaluation.intervals import bootstrap_mean
     from glassgpt.training.players import Answers, Player, prompts_named
     from glassgpt.training.rollout import say
-    from glassgpt.training.scorers import GoldScorer, reward_of
+    from glassgpt.training.scorers import reward_of
 
-    rollouts = player.answer(
-        prompts_named("toy-world", args.n, args.seed, held_out=True), args.max_new_tokens, args.seed
-    )
+    asked = prompts_named("toy-world", args.n, args.seed, held_out=True)
+    rollouts = player.answer(asked, args.max_new_tokens, args.seed)
     answers = Answers.of(rollouts)
-    reference = Player.open(args.reference).model if args.reference else None
+    came_from = Player.open(args.reference) if args.reference else None
+    reference = came_from.model if came_from else None
     said = [say(player.model, part.inputs, part.targets, reference) for part in rollouts]
-    scores = GoldScorer()(answers.prompts, answers.texts, answers.ended)
-    by_prompt: dict[str, list[float]] = {}
-    for prompt, score in zip(answers.prompts, scores, strict=True):
-        by_prompt.setdefault(prompt.text, []).append(float(score))
-    gold = bootstrap_mean([float(np.mean(of_one)) for of_one in by_prompt.values()], args.seed)
+    by_prompt = gold_by_prompt(answers)
+    gold = bootstrap_mean(list(by_prompt.values()), args.seed)
     tokens = sum(int(part.mask.sum()) for part in rollouts)
     result = {
         "prompts": len(answers.texts),
@@ -114,11 +110,27 @@ def tellings_of(player: Any, args: argparse.Namespace) -> dict[str, Any]:
         "length": tokens / len(answers.texts),
         "entropy": sum(float(one.entropy.sum()) for one in said) / max(1, tokens),
     }
-    if reference is not None:
+    if came_from is not None:
+        before = gold_by_prompt(Answers.of(came_from.answer(asked, args.max_new_tokens, args.seed)))
+        gain = bootstrap_mean([value - before[prompt] for prompt, value in by_prompt.items()], args.seed)
+        result |= {"gold_gain": gain.value, "gold_gain_low": gain.low, "gold_gain_high": gain.high}
         result["kl"] = sum(float(one.kl.sum()) for one in said if one.kl is not None) / len(answers.texts)
     if args.reward:
         result["reward"] = float(reward_of(args.reward)(answers.prompts, answers.texts, answers.ended).mean())
     return result
+
+
+def gold_by_prompt(answers: Any) -> dict[str, float]:
+    """The mean gold of the answers to each different prompt."""
+    import numpy as np
+
+    from glassgpt.training.scorers import GoldScorer
+
+    scores = GoldScorer()(answers.prompts, answers.texts, answers.ended)
+    by_prompt: dict[str, list[float]] = {}
+    for prompt, score in zip(answers.prompts, scores, strict=True):
+        by_prompt.setdefault(prompt.text, []).append(float(score))
+    return {prompt: float(np.mean(of_one)) for prompt, of_one in by_prompt.items()}
 
 
 def best_of(player: Any, args: argparse.Namespace) -> list[dict[str, float]]:

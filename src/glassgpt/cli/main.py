@@ -25,6 +25,7 @@ COMMANDS = {
     "chat": "talk with a model that was trained to",
     "chain": "a model as a Markov chain: its states, its long run, and how likely red is",
     "see": "draw a picture of a model",
+    "serve": "the page in which to look at models, on this machine",
     "info": "a model's size, and the size of its state space",
     "pull": "fetch a model: gpt2, smollm2, or a hub's owner/name",
     "export": "write a model for transformers (hf) or llama.cpp (gguf)",

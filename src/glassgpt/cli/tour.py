@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", default="out/tour", metavar="DIR", help="where to put the run and the pictures (out/tour)"
     )
+    parser.add_argument("--no-page", action="store_true", help="end with the last figure, without serving the page")
     add_json(parser)
 
 
@@ -47,7 +48,19 @@ def run(args: argparse.Namespace) -> int:
         print_json(content)
     else:
         tell(trained, findings, content, out)
+        if not args.no_page:
+            show_page(out / "run")
     return 0
+
+
+def show_page(run: Path) -> None:
+    """The trained model in the page, until Ctrl-C: with that the story ends, so it is no failure."""
+    from glassgpt.cli.serve import HOST, serve_at, sources_of
+
+    try:
+        serve_at(HOST, None, None, sources_of([str(run)]))
+    except KeyboardInterrupt:
+        return
 
 
 class Findings:

@@ -271,20 +271,13 @@ def gold(world: ToyWorld, prompt: str, answer: str, ended: bool = True) -> Gold:
 def rating(world: ToyWorld, prompt: str, answer: str, ended: bool = True) -> float:
     """What somebody in a hurry gives `answer`, who knows nothing of the world and counts what is said.
 
-    1 for each different statement, true or not and about whatever, -1/2 for each sentence that repeats one or is no
-    statement, -1 if the answer did not end by itself. People who rate answers can rarely look up what they say: so a
-    reward model that has learned from them likes what sounds informed, and a policy that is pushed against it far
-    enough goes on to invent, which gold shows. Raises UsageError if `prompt` asks for no telling.
+    1 for each statement, true or not, about whatever, and said before or not; -1/2 for each sentence that is none; -1
+    if the answer did not end by itself. People who rate answers can rarely look up what they say: so a reward model
+    that has learned from them likes what sounds informed, and a policy that is pushed against it far enough goes on to
+    repeat itself and to invent, which gold shows. Raises UsageError if `prompt` asks for no telling.
     """
-    subject = subject_of(world, prompt)
-    told: set[Fact] = set()
     score = 0.0 if ended else NO_END
-    for fact in _read(world, subject, answer):
-        is_new = fact is not None and fact not in told
-        score += TRUE if is_new else WASTED
-        if fact is not None:
-            told.add(fact)
-    return score
+    return score + sum(WASTED if fact is None else TRUE for fact in _read(world, subject_of(world, prompt), answer))
 
 
 def subject_of(world: ToyWorld, prompt: str) -> str:
