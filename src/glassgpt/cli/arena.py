@@ -60,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
         "wins": {one: dict(zip(names, map(float, row), strict=True)) for one, row in zip(names, wins, strict=True)},
         "mean_score": {ref: float(values.mean()) for ref, values in scores.items()},
     }
+    result["samples"] = [
+        {"prompt": prompt.text, "answers": {ref: drawn[ref].texts[i] for ref in args.refs}}
+        for i, prompt in enumerate(drawn[args.refs[0]].prompts[:SAMPLES])
+    ]
     result["wins"] = {
         one: {other: (None if one == other else value) for other, value in row.items()}
         for one, row in result["wins"].items()
@@ -72,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
         rows = [[ref, f"{one.value:.0f}", f"{one.low:.0f} to {one.high:.0f}"] for ref, one in rated.items()]
         print_table(["model", "Elo", "95 %"], rows)
     return 0
+
+
+SAMPLES = 2  # prompts of which the answers are kept
 
 
 Judge = Callable[[int, tuple[str, int], tuple[str, int]], float]

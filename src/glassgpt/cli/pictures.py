@@ -308,6 +308,7 @@ def alignment(folder: Path, title: str | None = None) -> Figure:
         PlayerRating,
         ReliabilityBins,
         RewardCurve,
+        Sample,
         alignment_page,
     )
     from glassgpt.training.recipe import REINFORCED
@@ -335,9 +336,11 @@ def alignment(folder: Path, title: str | None = None) -> Figure:
     if judged:
         note = f"accuracy {judged['accuracy']:.2f} ({judged['accuracy_low']:.2f} to {judged['accuracy_high']:.2f})"
         bins = ReliabilityBins(**judged["reliability"], note=note)
-    rated = results.get("arena.json", {}).get("ratings", {})
+    played = results.get("arena.json", {})
+    rated = played.get("ratings", {})
+    samples = [Sample(**sample) for sample in played.get("samples", [])]
     ratings = [PlayerRating(name, one["elo"], one["low"], one["high"]) for name, one in rated.items()] or None
-    return alignment_page(AlignmentData(curves, entropies, bins, ratings), title)
+    return alignment_page(AlignmentData(curves, entropies, bins, ratings, samples), title)
 
 
 RESULTS = ("reward.json", "best-of.json", "arena.json")

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.curves import shown_words
-from glassgpt.figures.house_style import CATEGORIES, GREY, in_house_style
+from glassgpt.figures.house_style import CATEGORIES, GREY, in_house_style, line_height, wrapped
 
 WIDTH, HEIGHT = 10.0, 8.5  # inches of the page
 TITLE_ROOM = 0.4
@@ -29,6 +29,8 @@ FEW = 25  # points of a curve up to which each is marked
 LEFT, BOTTOM, ACROSS, UP = 0.85, 0.6, 5.25, 4.2  # inches: the lower left panel, and from a panel to its neighbours
 PANEL = (3.35, 2.85)
 COLUMNS = 4  # of a legend
+SAID_TYPE, SAID_WIDTH, NAMES, HEAD = 8.5, 7.6, 0.75, 0.45  # points; inches of text, of the names before it, and above
+MOST_SAID = 400  # characters of an answer that are shown
 
 _LOOKS = ((0, "o"), (2, "s"), (3, "^"), (4, "D"), (5, "v"), (1, "P"), (7, "X"))  # colour and marker, by turns
 
@@ -78,6 +80,14 @@ class PlayerRating:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What each player, by name, said to one prompt."""
+
+    prompt: str
+    answers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class AlignmentData:
     """What the page shows; None for what was not measured."""
 
@@ -85,6 +95,7 @@ class AlignmentData:
     entropies: Sequence[EntropyCurve] | None = None
     reliability: ReliabilityBins | None = None
     ratings: Sequence[PlayerRating] | None = None
+    samples: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True)
@@ -97,11 +108,14 @@ class Look:
 
 @in_house_style
 def alignment_page(data: AlignmentData, title: str | None = None) -> Figure:
-    """The four panels on one page. Raises UsageError for numbers that are not finite or do not belong together."""
-    height = HEIGHT + (TITLE_ROOM if title else 0.0)
+    """The four panels on one page, and below them what was said. Raises UsageError for numbers that are not finite or
+    do not belong together."""
+    said = [line for sample in data.samples for line in lines_of(sample)]
+    foot = sum(line_height(text, SAID_TYPE) for _, text in said) + (HEAD if said else 0.0)
+    height = HEIGHT + foot + (TITLE_ROOM if title else 0.0)
     figure, looks = Figure(figsize=(WIDTH, height)), looks_of(data)
     a, b, c, d = (
-        figure.add_axes((x / WIDTH, y / height, PANEL[0] / WIDTH, PANEL[1] / height))
+        figure.add_axes((x / WIDTH, (y + foot) / height, PANEL[0] / WIDTH, PANEL[1] / height))
         for y in (BOTTOM + UP, BOTTOM)
         for x in (LEFT, LEFT + ACROSS)
     )
@@ -111,10 +125,39 @@ def alignment_page(data: AlignmentData, title: str | None = None) -> Figure:
     draw_ratings(d, data.ratings, looks)
     for letter, axes in zip("abcd", (a, b, c, d), strict=True):
         _title(axes, f"{letter}  {axes.get_title(loc='left')}")
+    write_samples(figure, said, foot)
     if title:
         top = 1 - 0.15 / height
         figure.text(LEFT / WIDTH, top, title, weight="bold", size=13, va="top", parse_math=False)
     return figure
+
+
+def lines_of(sample: Sample) -> list[tuple[str, str]]:
+    """Names and texts, broken into lines: the prompt without a name, then each player's answer."""
+    words = [
+        ("", f"\N{LEFT DOUBLE QUOTATION MARK}{sample.prompt}\N{RIGHT DOUBLE QUOTATION MARK}"),
+        *sample.answers.items(),
+    ]
+    return [(shown_words(name), wrapped(_at_most(shown_words(text)), SAID_WIDTH, SAID_TYPE)) for name, text in words]
+
+
+def _at_most(text: str) -> str:
+    return text if len(text) <= MOST_SAID else text[: MOST_SAID - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def write_samples(figure: Figure, said: Sequence[tuple[str, str]], top: float) -> None:
+    """The lines from `top` inches above the figure's foot downwards, under a heading of their own."""
+    if not said:
+        return
+    width, height = figure.get_size_inches()
+    place = {"va": "top", "parse_math": False}
+    figure.text(LEFT / width, top / height, "e  What they say", size=11, weight="bold", gid="heading", **place)
+    y = top - HEAD * 0.7
+    for name, text in said:
+        figure.text(LEFT / width, y / height, name, size=SAID_TYPE, weight="bold", gid="player", **place)
+        x = (LEFT + (NAMES if name else 0.0)) / width
+        figure.text(x, y / height, text, size=SAID_TYPE, style="normal" if name else "italic", gid="said", **place)
+        y -= line_height(text, SAID_TYPE)
 
 
 def looks_of(data: AlignmentData) -> dict[str, Look]:
