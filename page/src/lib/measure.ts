@@ -1,0 +1,27 @@
+/** How wide a line of text is in the page's own type. */
+
+import type { Measure } from "./ring.ts";
+
+const known = new Map<string, number>();
+let context: CanvasRenderingContext2D | null | undefined;
+
+export const textWidth: Measure = (text, size) => {
+  const name = `${size} ${text}`;
+  let width = known.get(name);
+  if (width === undefined) {
+    width = measured(text, size);
+    known.set(name, width);
+  }
+  return width;
+};
+
+function measured(text: string, size: number): number {
+  context ??= document.createElement("canvas").getContext("2d");
+  if (!context) return estimated(text, size);
+  context.font = `${size}px ${getComputedStyle(document.documentElement).fontFamily}`;
+  return context.measureText(text).width;
+}
+
+/** Where there is no canvas: a Chinese character is as wide as it is high, others about 0.6 of it. */
+export const estimated: Measure = (text, size) =>
+  [...text].reduce((width, character) => width + (character.codePointAt(0)! > 0x2e80 ? 1 : 0.6) * size, 0);

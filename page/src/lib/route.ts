@@ -1,0 +1,167 @@
+/**
+ * All that a person chose, in the part of the address after #, so that back and forward, bookmarks and links work:
+ *
+ *     #/chain?m=baby@50&ctx=101&T=0.8&k=5&p=0.9&seed=7
+ *
+ * What is as it usually is stays out of the address. Whatever cannot be read is left at its default: an address comes
+ * from anywhere.
+ */
+
+import { PLAIN, type Sampler } from "./softmax.ts";
+
+export const PLACES = ["chain", "tokens", "inside", "meaning", "red", "lessons"] as const;
+export const OVERLAYS = ["none", "data", "stationary", "entropy", "red"] as const;
+export const SHOWN = ["a", "b", "both", "difference"] as const;
+export const LESSONS = ["letters", "temperature", "fits", "activations", "attractors", "parentheses"] as const;
+
+export type Place = (typeof PLACES)[number];
+export type Overlay = (typeof OVERLAYS)[number];
+export type Shown = (typeof SHOWN)[number];
+export type Lesson = (typeof LESSONS)[number];
+
+/** A model, and the training step at which it is looked at (null: as it is in the end). */
+export interface ModelRef {
+  id: string;
+  step: number | null;
+}
+
+export interface Route {
+  place: Place;
+  a: ModelRef | null;
+  b: ModelRef | null;
+  shown: Shown;
+  /** The text so far in token ids. Its end is the context, and the context is the state. */
+  ids: number[];
+  /** How many of them are looked at; null for all. */
+  at: number | null;
+  sampler: Sampler;
+  seed: number;
+  overlay: Overlay;
+  /** Whether contexts that are not full yet count as states too. */
+  every: boolean;
+  /** Red states by number, and within how many tokens they must not be reached. */
+  red: number[];
+  horizon: number;
+  /** Which layer and head are looked into. */
+  layer: number;
+  head: number;
+  lesson: Lesson;
+  /** What is set in the lesson, by its own names. */
+  knobs: Readonly<Record<string, string>>;
+}
+
+export const LARGEST_SEED = 2 ** 32 - 1;
+export const LONGEST_HORIZON = 1000;
+const MOST_IDS = 400; // of a text that is longer only the end is in the address
+const MOST_KNOBS = 12;
+
+export const HOME: Route = {
+  place: "chain",
+  a: null,
+  b: null,
+  shown: "a",
+  ids: [],
+  at: null,
+  sampler: PLAIN,
+  seed: 1,
+  overlay: "none",
+  every: false,
+  red: [],
+  horizon: 100,
+  layer: 0,
+  head: 0,
+  lesson: "letters",
+  knobs: {},
+};
+
+export function toHash(route: Route): string {
+  const query = new Map<string, string>();
+  const { temperature, topK, topP } = route.sampler;
+  if (route.a) query.set("m", spellRef(route.a));
+  if (route.b) query.set("b", spellRef(route.b));
+  if (route.b && route.shown !== "a") query.set("show", route.shown);
+  if (route.ids.length > 0) query.set("ctx", spellIds(route.ids.slice(-MOST_IDS)));
+  const at = route.at === null ? 0 : route.at - Math.max(0, route.ids.length - MOST_IDS);
+  if (at > 0) query.set("at", String(at));
+  if (temperature !== PLAIN.temperature) query.set("T", String(temperature));
+  if (topK !== PLAIN.topK) query.set("k", String(topK));
+  if (topP !== PLAIN.topP) query.set("p", String(topP));
+  if (route.seed !== HOME.seed) query.set("seed", String(route.seed));
+  if (route.overlay !== "none") query.set("over", route.overlay);
+  if (route.every) query.set("every", "1");
+  if (route.red.length > 0) query.set("red", spellIds(route.red));
+  if (route.horizon !== HOME.horizon) query.set("n", String(route.horizon));
+  if (route.layer > 0) query.set("L", String(route.layer));
+  if (route.head > 0) query.set("H", String(route.head));
+  if (route.lesson !== HOME.lesson) query.set("lesson", route.lesson);
+  for (const [name, value] of Object.entries(route.knobs)) query.set(`x.${name}`, value);
+  const text = [...query].map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("%40", "@")}`).join("&");
+  return `#/${route.place}${text && `?${text}`}`;
+}
+
+export function fromHash(hash: string): Route {
+  const [, place, text = ""] = /^#?\/?([^?]*)\??(.*)$/s.exec(hash) ?? [];
+  const query = new URLSearchParams(text);
+  const b = readRef(query.get("b"));
+  const ids = readIds(query.get("ctx"));
+  return {
+    place: oneOf(PLACES, place, "chain"),
+    a: readRef(query.get("m")),
+    b,
+    shown: b ? oneOf(SHOWN, query.get("show"), "a") : "a",
+    ids,
+    at: Math.trunc(number(query.get("at"), 1, ids.length - 1, 0)) || null,
+    sampler: {
+      temperature: number(query.get("T"), 0, 100, PLAIN.temperature),
+      topK: Math.trunc(number(query.get("k"), 0, 1e7, PLAIN.topK)),
+      topP: number(query.get("p"), 1e-6, 1, PLAIN.topP),
+    },
+    seed: Math.trunc(number(query.get("seed"), 0, LARGEST_SEED, HOME.seed)),
+    overlay: oneOf(OVERLAYS, query.get("over"), "none"),
+    every: query.get("every") === "1",
+    red: [...new Set(readIds(query.get("red")))],
+    horizon: Math.trunc(number(query.get("n"), 1, LONGEST_HORIZON, HOME.horizon)),
+    layer: Math.trunc(number(query.get("L"), 0, 1000, HOME.layer)),
+    head: Math.trunc(number(query.get("H"), 0, 1000, HOME.head)),
+    lesson: oneOf(LESSONS, query.get("lesson"), HOME.lesson),
+    knobs: readKnobs(query),
+  };
+}
+
+/** "baby@50". A model's name may hold an @ itself, so the last one counts, and only before a number. */
+function spellRef({ id, step }: ModelRef): string {
+  return step === null ? (/@\d*$/.test(id) ? `${id}@` : id) : `${id}@${step}`;
+}
+
+function readRef(text: string | null): ModelRef | null {
+  if (!text) return null;
+  const [, id, step] = /^(.*)@(\d*)$/s.exec(text) ?? [];
+  if (!id) return { id: text, step: null };
+  return { id, step: step === "" ? null : Number(step) };
+}
+
+/** Digits side by side while all ids have one digit, else numbers with dots: "101", "464.3290", "12.". */
+function spellIds(ids: readonly number[]): string {
+  if (ids.every((id) => id < 10)) return ids.join("");
+  return ids.length === 1 ? `${ids[0]}.` : ids.join(".");
+}
+
+function readIds(text: string | null): number[] {
+  if (!text) return [];
+  const parts = text.includes(".") ? text.split(".").filter(Boolean) : [...text];
+  return parts.every((part) => /^\d{1,9}$/.test(part)) ? parts.map(Number) : [];
+}
+
+function readKnobs(query: URLSearchParams): Record<string, string> {
+  const knobs = [...query].filter(([name, value]) => /^x\.[a-z]{1,12}$/.test(name) && /^[\w.,()+-]{1,64}$/.test(value));
+  return Object.fromEntries(knobs.slice(0, MOST_KNOBS).map(([name, value]) => [name.slice(2), value]));
+}
+
+function number(text: string | null, low: number, high: number, usual: number): number {
+  const value = text === null || text.trim() === "" ? NaN : Number(text);
+  return value >= low && value <= high ? value : usual;
+}
+
+function oneOf<T extends string>(choices: readonly T[], text: string | null | undefined, usual: T): T {
+  return choices.find((choice) => choice === text) ?? usual;
+}

@@ -1,0 +1,655 @@
+/**
+ * The one state that all views share. The context is the state: whatever sets the text (typing, clicking a node, a row,
+ * a bar) sets `route.ids`, and every picture follows from there.
+ */
+
+import { untrack } from "svelte";
+import { Api, ApiError, isCancelled, type ChainReply, type Info, type ModelInfo, type TrainRequest } from "./lib/api.ts";
+import { lossOn, reach, stationary, tableOf, type Law, type Reach, type Table } from "./lib/chain.ts";
+import { countWindows, idsOf, numberOf, tokensOf, visible } from "./lib/contexts.ts";
+import { nextOf, packed, unpacked, type Deed } from "./lib/path.ts";
+import { draw, Pcg32 } from "./lib/random.ts";
+import { fromHash, toHash, type ModelRef, type Place, type Route } from "./lib/route.ts";
+import { falling, isCut, PLAIN, shape, type Distribution } from "./lib/softmax.ts";
+import { filled, LANGUAGES, STRINGS, type Key, type Language, type Values } from "./lib/strings.ts";
+import type { Theme } from "./lib/colour.ts";
+
+/** Below so many numbers, the tables of all kept steps are fetched ahead, so that the timeline moves without waiting. */
+const MOST_AHEAD = 2_000_000;
+const LONGEST_TEXT = 4000;
+const WALK_MS = 420;
+/** Chains of more states than this are not worked out at every move of a slider. */
+const MOST_AT_ONCE = 512;
+const HASH_MS = 150;
+
+export const keyOf = ({ id, step }: ModelRef): string => `${id}@${step ?? ""}`;
+
+export type Mode = Theme | "system";
+
+class World {
+  readonly api = new Api();
+
+  constructor() {
+    this.api.key = storage("tab")?.getItem("key") ?? "";
+  }
+
+  route = $state.raw<Route>(fromHash(location.hash));
+  info = $state.raw<Info | null>(null);
+  /** What the whole page has to tell: the server is gone, or the address names no model. */
+  problem = $state.raw<ApiError | null>(null);
+  language = $state<Language>(remembered("language", LANGUAGES, navigator.language.startsWith("zh") ? "zh" : "en"));
+  mode = $state<Mode>(remembered("mode", ["system", "light", "dark"] as const, "system"));
+  isDarkSystem = $state(false);
+  isHelpOpen = $state(false);
+  done = $state.raw<Set<Deed>>(unpacked(Number(storage()?.getItem("path") ?? 0)));
+
+  theme: Theme = $derived(this.mode === "system" ? (this.isDarkSystem ? "dark" : "light") : this.mode);
+  nextDeed = $derived(nextOf(this.done));
+
+  // ---- models ------------------------------------------------------------------------------------------------
+
+  training = $state.raw<Training | null>(null);
+  models: ModelInfo[] = $derived.by(() => {
+    const served = this.info?.models ?? [];
+    const live = this.training?.isDone === false ? this.training.model : null;
+    return live && !served.some(({ id }) => id === live.id) ? [...served, live] : served;
+  });
+  a: ModelRef | null = $derived(this.resolve(this.route.a) ?? this.first());
+  b: ModelRef | null = $derived(this.resolve(this.route.b));
+  /** Whether the address names a model that isn't served. */
+  isStray = $derived(this.info !== null && this.route.a !== null && this.find(this.route.a) === null);
+  modelA: ModelInfo | null = $derived(this.find(this.a));
+  modelB: ModelInfo | null = $derived(this.find(this.b));
+  isComparing = $derived(this.b !== null && this.route.shown !== "a");
+
+  // ---- what is known of them ---------------------------------------------------------------------------------
+
+  private chains = $state.raw<ReadonlyMap<string, ChainReply>>(new Map());
+  private names = $state.raw<ReadonlyMap<string, ReadonlyMap<number, string>>>(new Map());
+  private replies = $state.raw<ReadonlyMap<string, Float32Array>>(new Map());
+  failures = $state.raw<ReadonlyMap<string, ApiError>>(new Map());
+  private underway = new Map<string, AbortController>();
+
+  chainA: ChainReply | null = $derived(this.a ? (this.chains.get(keyOf(this.a)) ?? null) : null);
+  chainB: ChainReply | null = $derived(this.b ? (this.chains.get(keyOf(this.b)) ?? null) : null);
+  tableA: Table | null = $derived(this.tabled(this.modelA, this.chainA));
+  tableB: Table | null = $derived(this.isComparing ? this.tabled(this.modelB, this.chainB) : null);
+  symbols: string[] | null = $derived(this.modelA?.symbols ?? null);
+
+  /** The text up to where it is looked at; what stands after that stays until something else is written. */
+  text: number[] = $derived(this.route.at === null ? this.route.ids : this.route.ids.slice(0, this.route.at));
+  /** The tokens that the model sees, and the number of the state if the context is full and states are few. */
+  context: number[] = $derived(this.text.slice(-(this.modelA?.context_length ?? 1)));
+  state: number | null = $derived(
+    this.modelA?.n_states != null ? numberOf(this.context, this.modelA.vocab_size, this.modelA.context_length) : null,
+  );
+  logitsA: Float32Array | null = $derived(this.logitsOf(this.a, this.modelA));
+  logitsB: Float32Array | null = $derived(this.isComparing ? this.logitsOf(this.b, this.modelB) : null);
+  private orderedA = $derived(this.logitsA ? falling(this.logitsA) : null);
+  distributionA: Distribution | null = $derived(
+    this.logitsA ? shape(this.logitsA, this.route.sampler, this.orderedA ?? undefined) : null,
+  );
+  distributionB: Distribution | null = $derived(this.logitsB ? shape(this.logitsB, this.route.sampler) : null);
+
+  /** What the long run and red follow from. Of a large chain it is worked out once a slider has come to rest. */
+  question: Question | null = $derived.by(() => {
+    const { tableA: table, state, route } = this;
+    if (!table) return null;
+    const red = new Set(route.red.filter((other) => other < table.nStates));
+    return { table, start: state ?? table.nStates - 1, red, horizon: route.horizon, isCut: isCut(route.sampler) };
+  });
+  private settled = $state.raw<Question | null>(null);
+  private asked: Question | null = $derived(
+    this.question && this.question.table.nStates <= MOST_AT_ONCE ? this.question : this.settled,
+  );
+  isSettled = $derived(this.asked === this.question);
+  /** Only where tokens are excluded may it matter where the text begins. */
+  law: Law | null = $derived(this.asked ? stationary(this.asked.table, this.asked.isCut ? this.asked.start : 0) : null);
+  /** Null where no state is red, or all are. */
+  danger: Reach | null = $derived(
+    this.asked && this.asked.red.size > 0 && this.asked.red.size < this.asked.table.nStates
+      ? reach(this.asked.table, this.asked.red, this.asked.horizon, this.asked.start)
+      : null,
+  );
+
+  settle(): void {
+    this.settled = this.question;
+  }
+
+  /** The loss at each training step whose table is known, by the data's own counts. */
+  losses: { step: number; loss: number }[] = $derived.by(() => {
+    const { a, modelA } = this;
+    if (!a || !modelA || modelA.n_states === null) return [];
+    const points = new Map(this.training?.run === a.id ? this.training.losses : []);
+    for (const step of modelA.steps) {
+      const chain = this.chains.get(keyOf({ id: a.id, step }));
+      const loss = chain ? lossOf(modelA, chain) : null;
+      if (loss !== null) points.set(step, loss);
+    }
+    return [...points].map(([step, loss]) => ({ step, loss })).sort((x, y) => x.step - y.step);
+  });
+
+  // ---- choosing ----------------------------------------------------------------------------------------------
+
+  private hashTimer = 0;
+  private isUnwritten = false;
+  /** What the space bar plays and the comma and the point step through, where that isn't the walk. */
+  player: { toggle: () => void; step: (by: 1 | -1) => void } | null = null;
+
+  /** Change what was chosen. "push" is a step that the back button undoes. */
+  go(changes: Partial<Route>, how: "push" | "replace" = "push"): void {
+    clearTimeout(this.hashTimer);
+    if (how === "push" && this.isUnwritten) history.replaceState(null, "", toHash(this.route));
+    this.route = { ...this.route, ...changes };
+    this.isUnwritten = how === "replace";
+    if (how === "push") history.pushState(null, "", toHash(this.route));
+    // Browsers refuse an address that changes with every pixel of a slider.
+    else this.hashTimer = window.setTimeout(() => this.writeHash(), HASH_MS);
+  }
+
+  private writeHash(): void {
+    history.replaceState(null, "", toHash(this.route));
+    this.isUnwritten = false;
+  }
+
+  /** The address was changed from outside: by the back button, a link, or by hand. */
+  follow(): void {
+    const route = fromHash(location.hash);
+    if (toHash(route) === toHash(this.route)) return;
+    this.stopWalking();
+    this.route = route;
+  }
+
+  open(place: Place): void {
+    this.go({ place });
+    if (place === "inside" || place === "meaning") this.did(place);
+  }
+
+  /** Set the text, and with it the context and the state. */
+  setIds(ids: readonly number[], how: "push" | "replace" = "push"): void {
+    this.stopWalking();
+    this.generator = null;
+    this.go({ ids: ids.slice(-LONGEST_TEXT), at: null }, how);
+    const { state, chainA, modelA } = this;
+    if (state === null || !modelA) return;
+    this.did("context");
+    const V = modelA.vocab_size;
+    if (chainA?.counts && chainA.counts.subarray(state * V, (state + 1) * V).every((count) => count === 0)) this.did("unseen");
+  }
+
+  setState(number: number): void {
+    const model = this.modelA;
+    if (model) this.setIds(tokensOf(number, model.vocab_size, model.context_length));
+  }
+
+  append(token: number): void {
+    this.setIds([...this.text, token]);
+  }
+
+  /** Look at the text as it was after so many tokens. */
+  lookAt(count: number): void {
+    this.stopWalking();
+    this.generator = null;
+    this.go({ at: count >= this.route.ids.length ? null : Math.max(1, count) }, "replace");
+  }
+
+  choose(which: "a" | "b", ref: ModelRef | null): void {
+    const before = this.modelA;
+    const changes: Partial<Route> = which === "a" ? { a: ref } : { b: ref, shown: ref ? "both" : "a" };
+    if (which === "b" && ref) this.did("compare");
+    this.go(changes);
+    const after = this.modelA;
+    if (which === "a" && before && after && before.vocab_size !== after.vocab_size) this.go({ ids: [], at: null, red: [] }, "replace");
+    if (which === "a" && after) this.did(after.n_states === null ? "real" : after.n_states > 64 ? "map" : null);
+  }
+
+  /** Set something of the lesson; null for as it usually is. */
+  turn(name: string, value: string | number | null, how: "push" | "replace" = "replace"): void {
+    const { [name]: _, ...others } = this.route.knobs;
+    this.go({ knobs: value === null ? others : { ...others, [name]: String(value) } }, how);
+  }
+
+  /** What a number of the lesson is set to. */
+  knob(name: string, low: number, high: number, usual: number): number {
+    const value = Number(this.route.knobs[name] ?? NaN);
+    return value >= low && value <= high ? value : usual;
+  }
+
+  scrub(step: number): void {
+    if (!this.a) return;
+    if (this.a.step !== null && step < this.a.step) this.did("scrub");
+    this.go({ a: { id: this.a.id, step } }, "replace");
+  }
+
+  /** One kept step back or forward. */
+  stepAlong(by: 1 | -1): void {
+    const { a, modelA } = this;
+    if (!a || !modelA || a.step === null) return;
+    const at = modelA.steps.indexOf(a.step) + by;
+    if (at >= 0 && at < modelA.steps.length) this.scrub(modelA.steps[at]);
+  }
+
+  /** To the layer or head before or after; false where there is none. */
+  turnTo(what: "layer" | "head", by: 1 | -1): boolean {
+    const count = (what === "layer" ? this.modelA?.n_layer : this.modelA?.n_head) ?? 0;
+    const next = this.route[what] + by;
+    if (this.route.place !== "inside" || next < 0 || next >= count) return false;
+    this.go(what === "layer" ? { layer: next } : { head: next }, "replace");
+    return true;
+  }
+
+  toggleRed(state: number): void {
+    const { red } = this.route;
+    this.go({ red: red.includes(state) ? red.filter((other) => other !== state) : [...red, state] });
+    this.did("red");
+  }
+
+  did(deed: Deed | null): void {
+    if (deed === null || this.done.has(deed)) return;
+    this.done = new Set([...this.done, deed]);
+    storage()?.setItem("path", String(packed(this.done)));
+  }
+
+  // ---- walking -----------------------------------------------------------------------------------------------
+
+  /** How many tokens are still to be drawn; Infinity while it plays. */
+  walking = $state(0);
+  private generator: Pcg32 | null = null;
+  private walkTimer = 0;
+
+  /** Draw `count` tokens, one after the other. The same context and seed take the same walk. */
+  walk(count: number): void {
+    const model = this.modelA;
+    if (this.state === null && model?.n_states != null) this.setState(model.n_states - 1);
+    this.generator ??= new Pcg32(this.route.seed);
+    const isRunning = this.walking > 0;
+    this.walking = count;
+    this.did("walk");
+    if (!isRunning) this.walkOn(true);
+  }
+
+  setSeed(seed: number): void {
+    this.stopWalking();
+    this.generator = null;
+    this.go({ seed }, "replace");
+  }
+
+  stopWalking(): void {
+    clearTimeout(this.walkTimer);
+    this.walking = 0;
+  }
+
+  private walkOn(isFirst: boolean): void {
+    const { distributionA } = this;
+    if (this.walking <= 0) return;
+    if (distributionA && this.generator) {
+      const token = draw(distributionA.probs, this.generator.uniform());
+      this.go({ ids: [...this.text, token].slice(-LONGEST_TEXT), at: null }, isFirst ? "push" : "replace");
+      this.walking -= 1;
+    }
+    const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (this.walking > 0) this.walkTimer = window.setTimeout(() => this.walkOn(false), isStill && this.walking < 100 ? 0 : WALK_MS);
+  }
+
+  // ---- training ----------------------------------------------------------------------------------------------
+
+  async train(request: TrainRequest): Promise<void> {
+    this.stopWalking();
+    this.training = { ...NO_TRAINING, request, isStarting: true };
+    try {
+      const run = await this.api.train(request);
+      this.training = { ...NO_TRAINING, request, run, model: liveModel(run, request) };
+      this.go({ a: { id: run, step: 0 } });
+      await this.watch(run, request);
+    } catch (error) {
+      if (this.training) this.training = { ...this.training, isStarting: false, isDone: true, error: asApiError(error) };
+      await this.refresh();
+    }
+  }
+
+  private async watch(run: string, request: TrainRequest): Promise<void> {
+    for await (const event of this.api.training(run, -1)) {
+      const training = this.training;
+      if (!training || training.run !== run) return;
+      if (event.name === "step") {
+        const losses: [number, number][] = [...training.losses, [event.step, event.loss]];
+        this.training = { ...training, step: event.step + 1, losses };
+      } else if (event.name === "frame") {
+        this.keepFrame(run, event.step, event.logits, request);
+      } else if (event.name === "done") {
+        await this.refresh();
+        this.adopt(run, event.model);
+        this.did("train");
+      }
+    }
+  }
+
+  private keepFrame(run: string, step: number, logits: Float32Array, request: TrainRequest): void {
+    const model = liveModel(run, request);
+    const ids = model.symbols ? idsOf(request.sequence, model.symbols) : null;
+    const counts = ids ? countWindows(ids, model.vocab_size, model.context_length) : null;
+    this.keepChain({ id: run, step }, { logits, counts });
+    const training = this.training!;
+    const before = training.model?.steps ?? [];
+    this.training = { ...training, model: { ...model, steps: [...before, step] } };
+    // Whoever has gone back to look at an earlier step stays there.
+    const { a } = this.route;
+    if (a?.id === run && (before.length === 0 || a.step === before.at(-1))) this.go({ a: { id: run, step } }, "replace");
+  }
+
+  /** A finished training is a model like others: its frames are that model's steps. */
+  private adopt(run: string, id: string): void {
+    const chains = new Map(this.chains);
+    for (const [key, chain] of this.chains) {
+      if (key.startsWith(`${run}@`)) chains.set(`${id}@${key.slice(run.length + 1)}`, chain);
+    }
+    this.chains = chains;
+    const at = this.route.a;
+    if (this.training) this.training = { ...this.training, isDone: true };
+    if (at?.id === run) this.go({ a: { id, step: at.step } }, "replace");
+  }
+
+  async steer(verb: "pause" | "resume" | "step" | "stop"): Promise<void> {
+    const { training } = this;
+    if (!training?.run) return;
+    try {
+      await this.api.steer(training.run, verb);
+      this.training = { ...this.training!, isPaused: verb === "pause" || verb === "step" };
+    } catch (error) {
+      this.training = { ...this.training!, error: asApiError(error) };
+    }
+  }
+
+  // ---- asking the server -------------------------------------------------------------------------------------
+
+  /** Show the server its key, which this tab remembers. */
+  async unlock(key: string): Promise<void> {
+    this.api.key = key;
+    storage("tab")?.setItem("key", key);
+    await this.refresh();
+  }
+
+  async refresh(): Promise<void> {
+    try {
+      this.info = await this.api.info();
+      this.problem = null;
+    } catch (error) {
+      this.problem = asApiError(error);
+    }
+  }
+
+  /** Fetch a model's whole chain unless it is here already. */
+  wantChain(ref: ModelRef | null, model: ModelInfo | null): void {
+    if (!ref || model?.n_states == null || this.chains.has(keyOf(ref)) || this.isLive(ref.id)) return;
+    void this.once(`chain ${keyOf(ref)}`, async (signal) => this.keepChain(ref, await this.api.chain(ref, signal)));
+  }
+
+  /** Fetch the tables of all kept steps, one after the other, so that the timeline needs no waiting. */
+  async wantAllSteps(model: ModelInfo | null): Promise<void> {
+    if (!model || model.n_states === null || this.isLive(model.id)) return;
+    if (model.n_states * model.vocab_size * model.steps.length > MOST_AHEAD) return;
+    for (const step of model.steps) {
+      const ref = { id: model.id, step };
+      if (this.chains.has(keyOf(ref))) continue;
+      await this.once(`chain ${keyOf(ref)}`, async (signal) => this.keepChain(ref, await this.api.chain(ref, signal)));
+      if (this.problem || (this.a?.id !== model.id && this.b?.id !== model.id)) return;
+    }
+  }
+
+  /** Fetch the logits after the context, where no table holds them. A newer question gives up the older. */
+  wantNext(ref: ModelRef | null, model: ModelInfo | null, slot: string): void {
+    if (!ref || !model || this.context.length === 0 || this.isLive(ref.id)) return;
+    if (this.logitsOf(ref, model)) return;
+    if (this.state !== null && model.n_states !== null) return; // its table is on the way
+    const ids = this.context;
+    const key = replyKey(ref, ids);
+    for (const [name, controller] of this.underway) {
+      if (name.startsWith(`next ${slot} `) && name !== `next ${slot} ${key}`) controller.abort();
+    }
+    void this.once(`next ${slot} ${key}`, async (signal) => {
+      this.keepReply(key, await this.api.next(ref, ids, signal));
+    });
+  }
+
+  /** The logits after the contexts that are not full yet, all lengths from one token up. */
+  wantShort(ref: ModelRef | null, model: ModelInfo | null): void {
+    if (!ref || !model || this.isLive(ref.id)) return;
+    const missing = shortContexts(model).filter((ids) => !this.replies.has(replyKey(ref, ids)));
+    if (missing.length === 0) return;
+    void this.once(`short ${keyOf(ref)}`, async (signal) => {
+      for (const ids of missing) this.keepReply(replyKey(ref, ids), await this.api.next(ref, ids, signal));
+    });
+  }
+
+  /** Next-token probabilities of the contexts that are not full yet, shortest first; null until all are known. */
+  shortRows(ref: ModelRef | null, model: ModelInfo | null): Float64Array[] | null {
+    if (!ref || !model) return null;
+    const replies = shortContexts(model).map((ids) => this.replies.get(replyKey(ref, ids)));
+    return replies.every((reply) => reply !== undefined)
+      ? replies.map((logits) => shape(logits!, this.route.sampler).probs)
+      : null;
+  }
+
+  private keepReply(key: string, logits: Float32Array): void {
+    const most = Math.max(20, Math.floor(MOST_AHEAD / logits.length));
+    this.replies = new Map([...[...this.replies].slice(-most), [key, logits]]);
+  }
+
+  /** The tables of those kept steps that are here, under the sampler. */
+  tablesOf(model: ModelInfo): { step: number; table: Table }[] {
+    return model.steps.flatMap((step) => {
+      const chain = this.chains.get(keyOf({ id: model.id, step }));
+      return chain ? [{ step, table: tableOf(asChain(model, chain), this.route.sampler) }] : [];
+    });
+  }
+
+  /** Learn what some ids are called. */
+  async wantNames(ids: readonly number[]): Promise<void> {
+    const { a, modelA } = this;
+    if (!a || !modelA || modelA.symbols) return;
+    const missing = [...new Set(ids)].filter((id) => this.names.get(a.id)?.has(id) !== true);
+    if (missing.length === 0) return;
+    await this.once(`names ${a.id} ${missing.join()}`, async (signal) => {
+      const texts = await this.api.pieces(a, missing, signal);
+      this.learnNames(a.id, missing.map((id, i) => [id, texts[i]]));
+    });
+  }
+
+  learnNames(model: string, names: Iterable<readonly [number, string]>): void {
+    this.names = new Map([...this.names, [model, new Map([...(this.names.get(model) ?? []), ...names])]]);
+  }
+
+  /** The text of a token, or null while it isn't known. */
+  textOf(id: number): string | null {
+    return this.symbols?.[id] ?? this.names.get(this.a?.id ?? "")?.get(id) ?? null;
+  }
+
+  /** A token as pictures write it. */
+  nameOf(id: number): string {
+    const text = this.textOf(id);
+    return text === null ? `#${id}` : visible(text);
+  }
+
+  isBusy(prefix: string): boolean {
+    return this.busy.some((name) => name.startsWith(prefix));
+  }
+  busy = $state.raw<string[]>([]);
+
+  private async once(name: string, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    if (this.underway.get(name)?.signal.aborted === false) return;
+    const controller = new AbortController();
+    this.underway.set(name, controller);
+    // Whatever effect asks is not to be run again because of how the asking went.
+    untrack(() => {
+      this.busy = [...this.underway.keys()];
+      this.forgetFailure(name);
+    });
+    try {
+      await work(controller.signal);
+    } catch (error) {
+      if (isCancelled(error)) return;
+      const told = asApiError(error);
+      if (told.type === "gone") this.problem = told;
+      else this.failures = new Map([...this.failures, [name, told]]);
+    } finally {
+      if (this.underway.get(name) === controller) this.underway.delete(name);
+      this.busy = [...this.underway.keys()];
+    }
+  }
+
+  private forgetFailure(name: string): void {
+    const failures = new Map(this.failures);
+    if (failures.delete(name)) this.failures = failures;
+  }
+
+  // ---- words -------------------------------------------------------------------------------------------------
+
+  t = (key: Key, values: Values = {}): string => filled(STRINGS[this.language][key], values);
+
+  setLanguage(language: Language): void {
+    this.language = language;
+    storage()?.setItem("language", language);
+  }
+
+  setMode(mode: Mode): void {
+    this.mode = mode;
+    storage()?.setItem("mode", mode);
+  }
+
+  // ---- small parts -------------------------------------------------------------------------------------------
+
+  isLive(id: string): boolean {
+    return this.training?.run === id && !this.training.isDone;
+  }
+
+  private keepChain(ref: ModelRef, chain: ChainReply): void {
+    this.chains = new Map([...this.chains, [keyOf(ref), chain]]);
+  }
+
+  private find(ref: ModelRef | null): ModelInfo | null {
+    return ref ? (this.models.find(({ id }) => id === ref.id) ?? null) : null;
+  }
+
+  /** The model meant, with its step: of a run the last one kept if none was said. */
+  private resolve(ref: ModelRef | null): ModelRef | null {
+    const model = this.find(ref);
+    if (!ref || !model) return null;
+    if (model.steps.length === 0) return { id: ref.id, step: null };
+    return { id: ref.id, step: ref.step !== null && model.steps.includes(ref.step) ? ref.step : model.steps.at(-1)! };
+  }
+
+  /** Where the page begins: with the smallest model there is, before its training if that was kept. */
+  private first(): ModelRef | null {
+    const [smallest] = [...this.models].sort((x, y) => (x.n_states ?? Infinity) - (y.n_states ?? Infinity));
+    return smallest ? { id: smallest.id, step: smallest.steps[0] ?? null } : null;
+  }
+
+  private tabled(model: ModelInfo | null, chain: ChainReply | null): Table | null {
+    return model && chain ? tableOf(asChain(model, chain), this.route.sampler) : null;
+  }
+
+  private logitsOf(ref: ModelRef | null, model: ModelInfo | null): Float32Array | null {
+    if (!ref || !model || this.context.length === 0) return null;
+    const chain = this.chains.get(keyOf(ref));
+    const V = model.vocab_size;
+    if (chain && this.state !== null && chain.logits.length === model.n_states! * V) {
+      return chain.logits.subarray(this.state * V, (this.state + 1) * V);
+    }
+    return this.replies.get(replyKey(ref, this.context)) ?? null;
+  }
+}
+
+interface Question {
+  table: Table;
+  start: number;
+  red: ReadonlySet<number>;
+  horizon: number;
+  isCut: boolean;
+}
+
+export interface Training {
+  request: TrainRequest | null;
+  run: string | null;
+  model: ModelInfo | null;
+  step: number;
+  losses: [number, number][];
+  isStarting: boolean;
+  isPaused: boolean;
+  isDone: boolean;
+  error: ApiError | null;
+}
+
+const NO_TRAINING: Training = {
+  request: null,
+  run: null,
+  model: null,
+  step: 0,
+  losses: [],
+  isStarting: false,
+  isPaused: false,
+  isDone: false,
+  error: null,
+};
+
+const replyKey = (ref: ModelRef, ids: readonly number[]): string => `${keyOf(ref)} ${ids.join()}`;
+
+/** All contexts shorter than the model's, of one token first; none where they would be too many to ask for. */
+function shortContexts({ vocab_size: V, context_length }: ModelInfo): number[][] {
+  const lengths = Array.from({ length: context_length - 1 }, (_, i) => i + 1);
+  if (lengths.reduce((sum, length) => sum + V ** length, 0) > 64) return [];
+  return lengths.flatMap((length) => Array.from({ length: V ** length }, (_, number) => tokensOf(number, V, length)));
+}
+
+const LOSSES = new WeakMap<ChainReply, number>();
+
+/** The loss of a table on the data that it came with; worked out once. */
+function lossOf(model: ModelInfo, chain: ChainReply): number | null {
+  if (!chain.counts) return null;
+  const known = LOSSES.get(chain);
+  if (known !== undefined) return known;
+  const loss = lossOn(tableOf(asChain(model, chain), PLAIN), chain.counts);
+  LOSSES.set(chain, loss);
+  return loss;
+}
+
+function liveModel(run: string, { config, sequence, symbols }: TrainRequest): ModelInfo {
+  const n = config.vocab_size ** config.context_length;
+  return {
+    id: run,
+    ref: run,
+    title: sequence.length > 24 ? `${sequence.slice(0, 24)}…` : sequence,
+    kind: "run",
+    ...config,
+    n_parameters: null,
+    n_states: n <= 65536 ? n : null,
+    steps: [],
+    sequence,
+    symbols: symbols ?? [...Array(config.vocab_size).keys()].map(String),
+    state: "ready",
+    message: "",
+  };
+}
+
+function asChain(model: ModelInfo, { logits }: ChainReply) {
+  return { vocabSize: model.vocab_size, nStates: logits.length / model.vocab_size, logits };
+}
+
+function asApiError(error: unknown): ApiError {
+  return error instanceof ApiError ? error : new ApiError("failed", (error as Error).message);
+}
+
+/** The browser's memory, which it may refuse. */
+function storage(which: "browser" | "tab" = "browser"): Storage | null {
+  try {
+    return which === "browser" ? localStorage : sessionStorage;
+  } catch {
+    return null;
+  }
+}
+
+function remembered<T extends string>(name: string, choices: readonly T[], usual: T): T {
+  const kept = storage()?.getItem(name);
+  return choices.find((choice) => choice === kept) ?? usual;
+}
+
+export const world = new World();

@@ -1,0 +1,2 @@
+/** Nothing but the defaults; the file tells the tools that this is meant. */
+export default {};

@@ -1,0 +1,111 @@
+import { describe, expect, test } from "vitest";
+import { Api, ApiError, isCancelled, readEvents } from "../src/lib/api.ts";
+
+type Call = [string, RequestInit];
+
+function served(reply: (call: Call) => Response | Promise<Response>): { api: Api; calls: Call[] } {
+  const calls: Call[] = [];
+  const api = new Api("api/v1", async (...call) => {
+    calls.push(call as Call);
+    return reply(call as Call);
+  });
+  return { api, calls };
+}
+
+const json = (content: unknown, status = 200): Response => new Response(JSON.stringify(content), { status });
+
+function streamOf(...chunks: (string | Uint8Array)[]): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller) {
+      for (const chunk of chunks) controller.enqueue(typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk);
+      controller.close();
+    },
+  });
+}
+
+async function all<T>(events: AsyncIterable<T>): Promise<T[]> {
+  const found: T[] = [];
+  for await (const event of events) found.push(event);
+  return found;
+}
+
+describe("calls", () => {
+  test("a question names the model and the step", async () => {
+    const { api, calls } = served(() => json({ pieces: ["a"] }));
+    expect(await api.pieces({ id: "baby", step: 3 }, [1])).toEqual(["a"]);
+    expect(calls[0][0]).toBe("api/v1/pieces");
+    expect(JSON.parse(calls[0][1].body as string)).toEqual({ model: "baby", step: 3, ids: [1] });
+    expect(calls[0][1].headers).toEqual({ "Content-Type": "application/json" });
+  });
+
+  test("a key is shown where there is one", async () => {
+    const { api, calls } = served(() => json({}));
+    api.key = "secret";
+    await api.info();
+    expect(calls[0][1].headers).toEqual({ Authorization: "Bearer secret" });
+  });
+
+  test("a refusal says what and what to do", async () => {
+    const { api } = served(() => json({ error: { type: "too_big", message: "too many states", cure: "fewer" } }, 400));
+    await expect(api.info()).rejects.toMatchObject({ type: "too_big", message: "too many states", cure: "fewer" });
+  });
+
+  test.each([
+    [401, "key"],
+    [502, "gone"],
+    [500, "failed"],
+  ])("an answer %i that says nothing is told as %s", async (status, type) => {
+    const { api } = served(() => new Response("<html>", { status }));
+    await expect(api.info()).rejects.toMatchObject({ type });
+  });
+
+  test("no answer means that the server is gone, unless the call was given up", async () => {
+    const { api } = served(() => Promise.reject(new TypeError("Failed to fetch")));
+    await expect(api.info()).rejects.toMatchObject({ type: "gone" });
+    const given = new AbortController();
+    given.abort();
+    const error: unknown = await api.info(given.signal).catch((error: unknown) => error);
+    expect(isCancelled(error)).toBe(true);
+  });
+});
+
+describe("server-sent events", () => {
+  test("events are whole however the bytes are cut, also in the middle of a character", async () => {
+    const text = new TextEncoder().encode('event: token\ndata: {"text":"é"}\n\n: still here\n\nevent: done\r\ndata: {}\r\n\r\n');
+    for (let cut = 1; cut < text.length; cut++) {
+      const events = await all(readEvents(streamOf(text.slice(0, cut), text.slice(cut))));
+      expect(events).toEqual([{ name: "token", data: { text: "é" } }, { name: "done", data: {} }]);
+    }
+  });
+
+  test("the last event needs no empty line after it", async () => {
+    expect(await all(readEvents(streamOf('data: {"a":1}')))).toEqual([{ name: "message", data: { a: 1 } }]);
+  });
+
+  test("an error inside the stream is thrown", async () => {
+    const told = 'event: error\ndata: {"error":{"type":"failed","message":"it broke","cure":""}}\n\n';
+    const { api } = served(() => new Response(streamOf(told)));
+    const sampler = { temperature: 1, topK: 0, topP: 1 };
+    const writing = all(api.generate({ id: "m", step: null }, sampler, { ids: [1], max_new_tokens: 1, seed: 0, top: 1 }));
+    await expect(writing).rejects.toThrow(ApiError);
+  });
+
+  test("frames come with their logits, whether in the event or by their address", async () => {
+    const logits = Float32Array.of(1, 2, 3, 4);
+    const base64 = btoa(String.fromCharCode(...new Uint8Array(logits.buffer)));
+    const header = new TextEncoder().encode('{"logits":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}');
+    const file = new Uint8Array(8 + header.length + 16);
+    new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
+    file.set(header, 8);
+    file.set(new Uint8Array(logits.buffer), 8 + header.length);
+    const events = `event: frame\ndata: {"step":0,"logits":"${base64}"}\n\nevent: frame\ndata: {"step":1,"url":"/x"}\n\nevent: done\ndata: {"model":"m"}\n\n`;
+    const { api, calls } = served(([path]) => new Response(path.includes("frames") ? file : streamOf(events)));
+    const found = await all(api.training("run 1", -1));
+    expect(found).toEqual([
+      { name: "frame", step: 0, logits },
+      { name: "frame", step: 1, logits },
+      { name: "done", model: "m" },
+    ]);
+    expect(calls.map(([path]) => path)).toEqual(["api/v1/train/run%201/events?after=-1", "api/v1/train/run%201/frames/1"]);
+  });
+});

@@ -1,0 +1,75 @@
+import { describe, expect, test } from "vitest";
+import baby from "../golden/baby.json";
+import cases from "../golden/cases.json";
+import { lossOn, reach, stationary, tableOf } from "../src/lib/chain.ts";
+import { countWindows, idsOf, successor } from "../src/lib/contexts.ts";
+import { draw, Pcg32 } from "../src/lib/random.ts";
+import { entropy, shape, softmax } from "../src/lib/softmax.ts";
+
+/** Equal to one part in a million, and exactly where the package says exactly 0. */
+function expectSame(got: ArrayLike<number>, expected: ArrayLike<number>): void {
+  expect(got.length).toBe(expected.length);
+  for (let i = 0; i < expected.length; i++) {
+    if (expected[i] === 0) expect(got[i]).toBeLessThan(1e-290);
+    else expect(Math.abs(got[i] / expected[i] - 1), `entry ${i}: ${got[i]} for ${expected[i]}`).toBeLessThan(1e-6);
+  }
+}
+
+const samplerOf = (c: { temperature: number; top_k: number; top_p: number }) => ({
+  temperature: c.temperature,
+  topK: c.top_k,
+  topP: c.top_p,
+});
+
+describe("the page's numbers are the package's", () => {
+  test.each(cases.samplers)("sampler: T $temperature, k $top_k, p $top_p", (c) => {
+    const { probs } = shape(Float32Array.from(c.logits), samplerOf(c));
+    expectSame(probs, c.probs);
+    expect(entropy(probs)).toBeCloseTo(c.entropy, 9);
+  });
+
+  test.each(cases.chains)("chain: V $vocab_size, T $temperature, k $top_k, p $top_p", (c) => {
+    const chain = {
+      vocabSize: c.vocab_size,
+      nStates: c.vocab_size ** c.context_length,
+      logits: Float32Array.from(c.logits),
+    };
+    const table = tableOf(chain, samplerOf(c));
+    const { profile, fromState } = reach(table, new Set(c.red), c.horizon, c.start);
+    c.log_within.forEach((log, t) => {
+      if (log === null) expect(profile[t]).toBe(-Infinity);
+      else expect(Math.abs(Math.expm1(profile[t] - log)), `within ${t}: ${profile[t]} for ${log}`).toBeLessThan(1e-6);
+    });
+    expect(fromState[c.start]).toBe(profile[c.horizon]);
+    expectSame(stationary(table, c.start).probs, c.stationary);
+  });
+
+  test("the random numbers are PCG32's", () => {
+    const numbers = new Pcg32(42);
+    expect(cases.random.seed_42.map(() => numbers.next())).toEqual(cases.random.seed_42);
+    expect(cases.random.seed_42[0]).toBe(0xa15c02b7); // as in the reference code's own demonstration
+    const uniforms = new Pcg32(7);
+    expect(cases.random.uniforms_of_seed_7.map(() => uniforms.uniform())).toEqual(cases.random.uniforms_of_seed_7);
+  });
+
+  test("a walk of one seed takes the same tokens", () => {
+    const logits = baby.tables["3"].at(-1)!;
+    const random = new Pcg32(1);
+    let state = 7;
+    const tokens = cases.random.walk_of_seed_1_from_111.map(() => {
+      const token = draw(softmax(Float32Array.from(logits[state])), random.uniform());
+      state = successor(state, token, 2, 8);
+      return token;
+    });
+    expect(tokens).toEqual(cases.random.walk_of_seed_1_from_111);
+  });
+
+  test("the loss of a table on its data is the loss that training reported", () => {
+    const counts = countWindows(idsOf(baby.sequence, ["0", "1"])!, 2, 3);
+    baby.losses.forEach((loss, step) => {
+      const logits = Float32Array.from(baby.tables["3"][step].flat());
+      const table = tableOf({ vocabSize: 2, nStates: 8, logits }, { temperature: 1, topK: 0, topP: 1 });
+      expect(Math.abs(lossOn(table, counts) / loss - 1)).toBeLessThan(1e-6);
+    });
+  });
+});

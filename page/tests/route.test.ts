@@ -1,0 +1,54 @@
+import { describe, expect, test } from "vitest";
+import { fromHash, HOME, toHash, type Route } from "../src/lib/route.ts";
+
+const BUSY: Route = {
+  place: "tokens",
+  a: { id: "baby", step: 50 },
+  b: { id: "odd@name@7", step: null },
+  shown: "difference",
+  ids: [464, 3290, 0],
+  sampler: { temperature: 0.8, topK: 5, topP: 0.95 },
+  seed: 7,
+  overlay: "entropy",
+  every: true,
+  red: [0, 12],
+  horizon: 30,
+  layer: 2,
+  head: 3,
+};
+
+describe("the address", () => {
+  test("says what was chosen, and nothing that is as usual", () => {
+    expect(toHash(HOME)).toBe("#/chain");
+    const hash = toHash({ ...HOME, a: { id: "baby", step: 50 }, ids: [1, 0, 1], sampler: { ...HOME.sampler, temperature: 0.8 }, seed: 7 });
+    expect(hash).toBe("#/chain?m=baby@50&ctx=101&T=0.8&seed=7");
+  });
+
+  test("read again it is the same", () => {
+    for (const route of [HOME, BUSY, { ...BUSY, ids: [7] }, { ...BUSY, ids: [12] }, { ...BUSY, b: null, shown: "a" as const }]) {
+      expect(fromHash(toHash(route))).toEqual(route);
+    }
+  });
+
+  test.each(["a b", "runs/baby", "x@", "x@1", "é&m=?#%"])("a model called %j keeps its name", (id) => {
+    for (const step of [null, 3]) expect(fromHash(toHash({ ...HOME, a: { id, step } })).a).toEqual({ id, step });
+  });
+
+  test("whatever can't be read is left as usual", () => {
+    const hash = "#/nowhere?T=hot&k=-3&p=2&seed=1e99&ctx=1x1&show=both&over=all&n=0&red=%";
+    expect(fromHash(hash)).toEqual(HOME);
+    expect(fromHash("")).toEqual(HOME);
+    expect(fromHash("#")).toEqual(HOME);
+  });
+
+  test("of a long text the end is kept", () => {
+    const ids = Array.from({ length: 1000 }, (_, i) => i % 2);
+    const read = fromHash(toHash({ ...HOME, ids })).ids;
+    expect(read).toEqual(ids.slice(-read.length));
+    expect(read.length).toBeGreaterThan(100);
+  });
+
+  test("a comparison needs something to compare with", () => {
+    expect(fromHash("#/chain?m=a&show=difference").shown).toBe("a");
+  });
+});
