@@ -11,9 +11,9 @@ models are measured by the same function on the whole validation part, in window
 
 large: 6 layers, 384 wide, context 256, batch 64, dropout 0.2 (10.65 million parameters). A step of each in turn,
 medians. Where nanoGPT's takes longer than 15 s, both take fewer rows. The last lines: the same without dropout, and the
-matrix products of a step alone, which no program that computes in float32 with this library does without. Where the processor
-has instructions for bfloat16, which `train` then finds out by measuring, both in bfloat16 (autocast) as well: nanoGPT's
-recipe leaves a processor at float32.
+matrix products of a step alone, which no program that computes in float32 with this library does without. Where the
+processor has instructions for bfloat16, which `train` finds out by measuring, both in bfloat16 (autocast) as well:
+nanoGPT's recipe leaves a processor at float32.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def large() -> None:
 def bfloat16_pays(config: GPTConfig) -> bool:
     """As `train` decides: by trying, on a few rows, the better of two tries of each."""
     rows, works = random_rows(4), [our_work(config, 0.0, name) for name in ("float32", "bfloat16")]
-    plain, halved = (min(seconds(lambda: work(rows)) for _ in range(2)) for work in works)
+    plain, halved = (min(seconds(lambda work=work: work(rows)) for _ in range(2)) for work in works)
     return halved < GAIN * plain
 
 

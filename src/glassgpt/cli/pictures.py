@@ -12,7 +12,6 @@ from glassgpt.cli.output import LN2
 from glassgpt.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.figure import Figure
 
     from glassgpt.chain.markov import MarkovChain
@@ -266,7 +265,7 @@ def landscape_around(subject: Subject) -> Figure:
 WINDOWS_MEASURED = 16  # of a text
 
 
-def _loss_of(subject: Subject, model: Any) -> Callable[[np.ndarray], float]:
+def _loss_of(subject: Subject, model: Any) -> Callable[[Any], float]:
     """The loss as a function of the parameters: on all of a sequence, or on the first windows kept back of a text."""
     import numpy as np
 

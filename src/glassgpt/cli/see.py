@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("say which figure, as in: glassgpt see state-graph RUN --out graph.png (--list names them)")
     if not any(args.figure in table for table in tables):
         raise UsageError(f"there is no figure {args.figure!r}: choose one of {', '.join(FIGURES)} (--list names all)")
-    needs = {"a model": FIGURES | INSIDE, "a folder of runs": OF_FOLDERS, "a text": OF_TEXTS}
-    for what, table in needs.items():
-        if args.figure in table and (args.ref is None or args.out is None):
+    needs = {"a model": {*FIGURES, *INSIDE}, "a folder of runs": set(OF_FOLDERS), "a text": set(OF_TEXTS)}
+    for what, names in needs.items():
+        if args.figure in names and (args.ref is None or args.out is None):
             raise UsageError(
                 f"give {what} and a file to write, as in: glassgpt see {args.figure} REF --out picture.png"
             )

@@ -150,7 +150,7 @@ def write_samples(figure: Figure, said: Sequence[tuple[str, str]], top: float) -
     if not said:
         return
     width, height = figure.get_size_inches()
-    place = {"va": "top", "parse_math": False}
+    place: dict[str, Any] = {"va": "top", "parse_math": False}
     figure.text(LEFT / width, top / height, "e  What they say", size=11, weight="bold", gid="heading", **place)
     y = top - HEAD * 0.7
     for name, text in said:
