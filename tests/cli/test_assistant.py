@@ -95,6 +95,18 @@ def test_flips_turn_about_that_share_of_pairs_round(tuned, by_sign, tmp_path):
     assert len(rows) > 60 and 0.1 < sum(wrong) / len(wrong) < 0.4
 
 
+def test_pairs_that_are_closer_than_the_margin_are_left_out(tuned, by_sign, tmp_path):
+    more = ["--n", "20", "--max-new-tokens", "4", "--json"]
+    command = ["rank", str(tuned), "--judge", "toy-world", "--k", "4", *more]
+    kept = {}
+    for margin in ("1e-9", "300"):
+        assert main([*command, "--margin", margin, "--out", str(tmp_path / f"{margin}.jsonl")]) == 0
+        kept[margin] = lines(tmp_path / f"{margin}.jsonl")
+    far = [row for row in kept["1e-9"] if abs(sign(row["chosen"]) - sign(row["rejected"])) >= 300]
+    assert kept["300"] == far and 0 < len(far) < len(kept["1e-9"])
+    assert main([*command, "--margin", "-1", "--out", str(tmp_path / "no.jsonl")]) == 2
+
+
 def test_what_was_stopped_goes_on_to_the_same_file(tuned, by_sign, tmp_path, monkeypatch, capsys):
     import glassgpt.cli.rank as ranking
 
@@ -157,6 +169,7 @@ def test_evaluate_measures_answers_and_their_distance_from_where_they_came(tuned
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((tmp_path / "found.json").read_text())
     assert told["kl"] == pytest.approx(0, abs=1e-6)
+    assert told["gold_gain"] == told["gold_gain_low"] == told["gold_gain_high"] == 0  # it came from itself
     assert told["exact_match_low"] <= told["exact_match"] <= told["exact_match_high"]
     best = told["best_of"]
     assert [one["n"] for one in best] == [1, 2, 4] and best[0]["kl"] == 0
@@ -184,6 +197,7 @@ def test_in_the_arena_the_one_that_the_judge_likes_wins(base, tuned, tmp_path, m
     assert ratings[str(tuned)]["elo"] > ratings[str(base)]["elo"]
     assert sum(one["elo"] for one in ratings.values()) == pytest.approx(2000)
     assert told["wins"][str(tuned)][str(tuned)] is None
+    assert [set(sample["answers"]) for sample in told["samples"]] == [{str(base), str(tuned)}] * 2
     assert main(["arena", str(tuned), str(tuned)]) == 2
     assert "each named once" in capsys.readouterr().err
 

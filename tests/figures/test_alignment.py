@@ -14,6 +14,7 @@ from glassgpt.figures.alignment import (
     PlayerRating,
     ReliabilityBins,
     RewardCurve,
+    Sample,
     alignment_page,
     draw_entropies,
     draw_ratings,
@@ -56,6 +57,20 @@ def texts(figure, gid):
 
 
 PAGE = alignment_page(DATA, "After preference training")
+
+
+def test_what_was_said_stands_below_as_the_text_it_is():
+    said = {"base": "no $x$ \u202e\x07 end " * 60, "sft": "Mira lives in Oakford."}
+    page = alignment_page(AlignmentData(REWARDS, samples=[Sample("Who is Mira?", said), Sample("And Tom?", said)]))
+    assert [text.get_text() for text in page.texts if text.get_gid() == "player"] == ["", "base", "sft"] * 2
+    written = [text for text in page.texts if text.get_gid() in ("heading", "said")]
+    assert "\x07" not in written[2].get_text() and "…" in written[2].get_text()
+    assert written[1].get_text() == "“Who is Mira?”" and written[3].get_text() == said["sft"]
+    renderer = FigureCanvasAgg(page).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in written]
+    lowest = min(axes.get_tightbbox(renderer).y0 for axes in page.axes)
+    assert all(0 <= box.y0 and box.x1 <= page.bbox.width and box.y1 < lowest for box in boxes)
+    assert all(below.y1 <= above.y0 + 1 for above, below in itertools.pairwise(boxes))
 
 
 def test_the_page_holds_the_rewards():
