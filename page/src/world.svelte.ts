@@ -5,42 +5,53 @@
 
 import { untrack } from "svelte";
 import { Api, ApiError, isCancelled, type ChainReply, type Info, type ModelInfo, type TrainRequest } from "./lib/api.ts";
-import { lossOn, reach, stationary, tableOf, type Law, type Reach, type Table } from "./lib/chain.ts";
+import { Background } from "./lib/background.ts";
+import { lossOn, tableOf, type Law, type Reach, type Table } from "./lib/chain.ts";
 import { countWindows, idsOf, numberOf, tokensOf, visible } from "./lib/contexts.ts";
+import { answered, type Answer, type Question } from "./lib/long-run.ts";
 import { nextOf, packed, unpacked, type Deed } from "./lib/path.ts";
 import { draw, Pcg32 } from "./lib/random.ts";
-import { fromHash, toHash, type ModelRef, type Place, type Route } from "./lib/route.ts";
-import { falling, isCut, PLAIN, shape, type Distribution } from "./lib/softmax.ts";
+import { savedIn, type Known } from "./lib/saved.ts";
+import { SavedApi } from "./lib/saved-api.ts";
+import { fromHash, PLACES, toHash, type ModelRef, type Place, type Route } from "./lib/route.ts";
+import { falling, PLAIN, shape, type Distribution } from "./lib/softmax.ts";
 import { filled, LANGUAGES, STRINGS, type Key, type Language, type Values } from "./lib/strings.ts";
 import type { Theme } from "./lib/colour.ts";
+import { longRunWorker } from "./worker.ts";
 
 /** Below so many numbers, the tables of all kept steps are fetched ahead, so that the timeline moves without waiting. */
 const MOST_AHEAD = 2_000_000;
 const LONGEST_TEXT = 4000;
 const WALK_MS = 420;
-/** Chains of more states than this are not worked out at every move of a slider. */
+/** Chains of more states than this are asked about in a worker, so that sliders move freely. */
 const MOST_AT_ONCE = 512;
 const HASH_MS = 150;
+/** After more steps than any training makes: only its end is waited for. */
+const NO_STEP = 999_999_999;
 
 export const keyOf = ({ id, step }: ModelRef): string => `${id}@${step ?? ""}`;
 
 export type Mode = Theme | "system";
 
 class World {
-  readonly api = new Api();
+  /** What this page carries if it was saved as a file; then nobody is asked for anything. */
+  readonly saved = savedIn(document);
+  readonly api = this.saved ? new SavedApi(this.saved) : new Api();
 
   constructor() {
     this.api.key = storage("tab")?.getItem("key") ?? "";
   }
 
-  route = $state.raw<Route>(fromHash(location.hash));
+  route = $state.raw<Route>(fromHash(location.hash || (this.saved?.hash ?? "")));
   info = $state.raw<Info | null>(null);
   /** What the whole page has to tell: the server is gone, or the address names no model. */
   problem = $state.raw<ApiError | null>(null);
-  language = $state<Language>(remembered("language", LANGUAGES, navigator.language.startsWith("zh") ? "zh" : "en"));
-  mode = $state<Mode>(remembered("mode", ["system", "light", "dark"] as const, "system"));
+  language = $state<Language>(this.saved?.language ?? remembered("language", LANGUAGES, navigator.language.startsWith("zh") ? "zh" : "en"));
+  mode = $state<Mode>(this.saved?.mode ?? remembered("mode", ["system", "light", "dark"] as const, "system"));
   isDarkSystem = $state(false);
   isHelpOpen = $state(false);
+  /** Something that went wrong beside the views, to be told once. */
+  mishap = $state.raw<{ title: string; error: ApiError } | null>(null);
   done = $state.raw<Set<Deed>>(unpacked(Number(storage()?.getItem("path") ?? 0)));
 
   theme: Theme = $derived(this.mode === "system" ? (this.isDarkSystem ? "dark" : "light") : this.mode);
@@ -54,6 +65,10 @@ class World {
     const live = this.training?.isDone === false ? this.training.model : null;
     return live && !served.some(({ id }) => id === live.id) ? [...served, live] : served;
   });
+  /** Where one can go: in a saved page, where nothing has to be asked for. */
+  places: readonly Place[] = $derived(
+    this.saved === null ? PLACES : this.models.length > 0 ? (["chain", "red", "lessons"] as const) : (["lessons"] as const),
+  );
   a: ModelRef | null = $derived(this.resolve(this.route.a) ?? this.first());
   b: ModelRef | null = $derived(this.resolve(this.route.b));
   /** Whether the address names a model that isn't served. */
@@ -91,29 +106,40 @@ class World {
   );
   distributionB: Distribution | null = $derived(this.logitsB ? shape(this.logitsB, this.route.sampler) : null);
 
-  /** What the long run and red follow from. Of a large chain it is worked out once a slider has come to rest. */
-  question: Question | null = $derived.by(() => {
+  /** What the long run and red follow from. */
+  private question: Question | null = $derived.by(() => {
     const { tableA: table, state, route } = this;
     if (!table) return null;
-    const red = new Set(route.red.filter((other) => other < table.nStates));
-    return { table, start: state ?? table.nStates - 1, red, horizon: route.horizon, isCut: isCut(route.sampler) };
+    const red = route.red.filter((other) => other < table.nStates);
+    return { sampler: route.sampler, start: state ?? table.nStates - 1, red, horizon: route.horizon };
   });
-  private settled = $state.raw<Question | null>(null);
-  private asked: Question | null = $derived(
-    this.question && this.question.table.nStates <= MOST_AT_ONCE ? this.question : this.settled,
-  );
-  isSettled = $derived(this.asked === this.question);
-  /** Only where tokens are excluded may it matter where the text begins. */
-  law: Law | null = $derived(this.asked ? stationary(this.asked.table, this.asked.isCut ? this.asked.start : 0) : null);
-  /** Null where no state is red, or all are. */
-  danger: Reach | null = $derived(
-    this.asked && this.asked.red.size > 0 && this.asked.red.size < this.asked.table.nStates
-      ? reach(this.asked.table, this.asked.red, this.asked.horizon, this.asked.start)
-      : null,
-  );
+  /** Whether a chain is so large that these questions are asked beside the page. */
+  private isLarge = $derived((this.tableA?.nStates ?? 0) > MOST_AT_ONCE);
+  private latest = $state.raw<{ id: string; question: Question; answer: Answer } | null>(null);
+  private atOnce: Answer | null = $derived.by(() => {
+    const { question, modelA, chainA, modelB, chainB, isComparing, isLarge } = this;
+    if (!question || isLarge || !modelA || !chainA) return null;
+    return answered(asChain(modelA, chainA), isComparing && modelB && chainB ? asChain(modelB, chainB) : null, question);
+  });
+  /** Of a large chain the last answer stays until the next one comes. */
+  private answer: Answer | null = $derived(this.isLarge ? (this.latest?.id === this.a?.id ? this.latest!.answer : null) : this.atOnce);
+  isSettled = $derived(!this.isLarge || this.latest?.question === this.question);
+  law: Law | null = $derived(this.answer?.law ?? null);
+  danger: Reach | null = $derived(this.answer?.danger ?? null);
+  dangerB: Reach | null = $derived(this.answer?.dangerB ?? null);
+  private background = new Background(longRunWorker);
 
-  settle(): void {
-    this.settled = this.question;
+  /** Ask what is not known of a large chain. */
+  wantLongRun(): void {
+    const { question, isLarge, a, b, modelA, chainA, modelB, chainB, isComparing } = this;
+    if (!question || !isLarge || !a || !modelA || !chainA) return;
+    const other = isComparing && b && modelB && chainB ? { name: keyOf(b), chain: asChain(modelB, chainB) } : null;
+    this.background.ask({
+      a: { name: keyOf(a), chain: asChain(modelA, chainA) },
+      b: other,
+      question,
+      then: (answer) => (this.latest = { id: a.id, question, answer }),
+    });
   }
 
   /** The loss at each training step whose table is known, by the data's own counts. */
@@ -133,6 +159,8 @@ class World {
 
   private hashTimer = 0;
   private isUnwritten = false;
+  /** The way that the model goes on, in Meaning space, and how far along it one looks. */
+  path = $state.raw<{ names: string[]; at: number } | null>(null);
   /** What the space bar plays and the comma and the point step through, where that isn't the walk. */
   player: { toggle: () => void; step: (by: 1 | -1) => void } | null = null;
 
@@ -145,6 +173,11 @@ class World {
     if (how === "push") history.pushState(null, "", toHash(this.route));
     // Browsers refuse an address that changes with every pixel of a slider.
     else this.hashTimer = window.setTimeout(() => this.writeHash(), HASH_MS);
+  }
+
+  /** The route with its model and step spelt out, though they are as usual. */
+  get settledRoute(): Route {
+    return { ...this.route, a: this.a ?? this.route.a };
   }
 
   private writeHash(): void {
@@ -300,10 +333,61 @@ class World {
       const run = await this.api.train(request);
       this.training = { ...NO_TRAINING, request, run, model: liveModel(run, request) };
       this.go({ a: { id: run, step: 0 } });
+      this.note();
       await this.watch(run, request);
     } catch (error) {
       if (this.training) this.training = { ...this.training, isStarting: false, isDone: true, error: asApiError(error) };
+      this.note();
       await this.refresh();
+    }
+  }
+
+  /** A training that this tab had begun and the server no longer knows. */
+  lost = $state.raw<Begun | null>(null);
+  /** A training that the address names, and that was begun elsewhere. */
+  awaited = $state<string | null>(null);
+  private tried = new Set<string>();
+
+  /** Keep in this tab's memory which training is under way, so that it is found again after a reload. */
+  private note(): void {
+    const { training } = this;
+    const isUnderWay = training?.run && training.request && !training.isDone;
+    const begun: Begun | null = isUnderWay ? { run: training.run!, request: training.request!, isPaused: training.isPaused } : null;
+    if (begun) storage("tab")?.setItem("training", JSON.stringify(begun));
+    else storage("tab")?.removeItem("training");
+  }
+
+  /** After a reload: go on with the training that this tab had begun, if the server knows it. */
+  async takeUp(): Promise<void> {
+    const begun = readBegun();
+    if (this.saved || begun === null || this.training || this.info === null) return;
+    const { run, request, isPaused } = begun;
+    if (this.find({ id: run, step: null })) return this.note(); // it is done, and listed
+    this.training = { ...NO_TRAINING, request, run, model: liveModel(run, request), isPaused };
+    try {
+      await this.watch(run, request);
+    } catch (error) {
+      const told = asApiError(error);
+      const isUnknown = told.type === "missing";
+      if (isUnknown) this.lost = begun;
+      this.training = isUnknown ? null : { ...this.training, isDone: true, error: told };
+      this.note();
+      await this.refresh();
+    }
+  }
+
+  /** Wait for a training that the address names and another window began: once it is done it is a model like others. */
+  async awaitStray(): Promise<void> {
+    const id = this.route.a?.id;
+    if (!id || !this.isStray || this.tried.has(id) || this.lost?.run === id) return;
+    this.tried.add(id);
+    this.awaited = id;
+    try {
+      for await (const event of this.api.training(id, NO_STEP)) if (event.name === "done") await this.refresh();
+    } catch {
+      // The server knows no such training: the address is simply wrong, and that is told.
+    } finally {
+      if (this.awaited === id) this.awaited = null;
     }
   }
 
@@ -319,6 +403,7 @@ class World {
       } else if (event.name === "done") {
         await this.refresh();
         this.adopt(run, event.model);
+        this.note();
         this.did("train");
       }
     }
@@ -355,6 +440,7 @@ class World {
     try {
       await this.api.steer(training.run, verb);
       this.training = { ...this.training!, isPaused: verb === "pause" || verb === "step" };
+      this.note();
     } catch (error) {
       this.training = { ...this.training!, error: asApiError(error) };
     }
@@ -428,6 +514,40 @@ class World {
     return replies.every((reply) => reply !== undefined)
       ? replies.map((logits) => shape(logits!, this.route.sampler).probs)
       : null;
+  }
+
+  /** Everything that a page needs to show models with tables without a server: those shown, and of them all that is here. */
+  async known(most: number): Promise<Known> {
+    const models = [...new Set([this.modelA, this.modelB])].filter((model) => model?.n_states != null && !this.isLive(model.id)) as ModelInfo[];
+    const known: Known = { models: [], chains: [], replies: [] };
+    for (const model of models) {
+      const refs = [...(model.steps.length > 0 ? model.steps : [null])].map((step) => ({ id: model.id, step }));
+      const chains = refs.flatMap((ref) => (this.chains.has(keyOf(ref)) ? [{ ref, chain: this.chains.get(keyOf(ref))! }] : []));
+      const isMuch = chains.length * model.n_states! * model.vocab_size > most;
+      const shown = [this.a, this.b].map((ref) => ref && keyOf(ref));
+      const kept = isMuch ? chains.filter(({ ref }) => shown.includes(keyOf(ref))) : chains;
+      if (kept.length === 0) continue;
+      known.models.push(model);
+      known.chains.push(...kept);
+      for (const { ref } of kept.filter(({ ref }) => shown.includes(keyOf(ref)))) known.replies.push(...(await this.knownShort(ref, model)));
+    }
+    return known;
+  }
+
+  /** The logits after contexts that are not full yet, as far as they can be had. */
+  private async knownShort(ref: ModelRef, model: ModelInfo): Promise<Known["replies"]> {
+    const found: Known["replies"] = [];
+    for (const ids of shortContexts(model)) {
+      const logits = this.replies.get(replyKey(ref, ids)) ?? (await this.api.next(ref, ids).catch(() => null));
+      if (logits) found.push({ ref, ids, logits });
+    }
+    return found;
+  }
+
+  /** A saved page has them of the steps only that were shown when it was saved. */
+  get canHaveShort(): boolean {
+    const { a, saved } = this;
+    return saved === null || saved.replies.some(({ id, step }) => id === a?.id && step === a.step);
   }
 
   private keepReply(key: string, logits: Float32Array): void {
@@ -506,6 +626,10 @@ class World {
 
   t = (key: Key, values: Values = {}): string => filled(STRINGS[this.language][key], values);
 
+  tell(title: string, error: unknown): void {
+    this.mishap = { title, error: asApiError(error) };
+  }
+
   setLanguage(language: Language): void {
     this.language = language;
     storage()?.setItem("language", language);
@@ -559,14 +683,6 @@ class World {
   }
 }
 
-interface Question {
-  table: Table;
-  start: number;
-  red: ReadonlySet<number>;
-  horizon: number;
-  isCut: boolean;
-}
-
 export interface Training {
   request: TrainRequest | null;
   run: string | null;
@@ -577,6 +693,22 @@ export interface Training {
   isPaused: boolean;
   isDone: boolean;
   error: ApiError | null;
+}
+
+/** What a tab remembers of a training under way. */
+interface Begun {
+  run: string;
+  request: TrainRequest;
+  isPaused: boolean;
+}
+
+function readBegun(): Begun | null {
+  try {
+    const begun = JSON.parse(storage("tab")?.getItem("training") ?? "null") as Begun | null;
+    return begun?.run && begun.request?.config ? begun : null;
+  } catch {
+    return null;
+  }
 }
 
 const NO_TRAINING: Training = {

@@ -109,3 +109,30 @@ describe("server-sent events", () => {
     expect(calls.map(([path]) => path)).toEqual(["api/v1/train/run%201/events?after=-1", "api/v1/train/run%201/frames/1"]);
   });
 });
+
+describe("red patterns", () => {
+  const what = { pattern: [0, 0], prompt_ids: [1], horizon: 2 };
+  const sampler = { temperature: 0.5, topK: 0, topP: 1 };
+  const told = (name: string, data: object): string => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
+
+  test("are a job whose events say how likely they are; exactly 0 is told as such", async () => {
+    const { api, calls } = served(([path]) =>
+      path.endsWith("/red")
+        ? json({ job: "j1" })
+        : new Response(streamOf(told("estimate", { n: 1, log10_p: null }), told("done", { n: 2, log10_p: -2, log10_within: [null, null, -2] }))),
+    );
+    const events = await all(api.red({ id: "m", step: 3 }, sampler, what));
+    expect(events).toEqual([{ name: "estimate", n: 1, log10: -Infinity }, { name: "done", within: [-Infinity, -Infinity, -2] }]);
+    expect(calls.map(([path, { method }]) => `${method} ${path}`)).toEqual(["POST api/v1/red", "GET api/v1/jobs/j1/events"]);
+    expect(JSON.parse(calls[0][1].body as string)).toEqual({ model: "m", step: 3, temperature: 0.5, top_k: 0, top_p: 1, ...what });
+  });
+
+  test("that nobody waits for any more are given up at the server too", async () => {
+    const { api, calls } = served(([path]) =>
+      path.endsWith("/red") ? json({ job: "j1" }) : new Response(streamOf(told("estimate", { n: 1, log10_p: -1 }), told("estimate", { n: 10, log10_p: -1 }))),
+    );
+    for await (const event of api.red({ id: "m", step: null }, sampler, what)) if (event.name === "estimate") break;
+    expect(calls.at(-1)!.slice(0, 1)).toEqual(["api/v1/jobs/j1"]);
+    expect(calls.at(-1)![1].method).toBe("DELETE");
+  });
+});

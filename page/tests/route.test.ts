@@ -7,14 +7,18 @@ const BUSY: Route = {
   b: { id: "odd@name@7", step: null },
   shown: "difference",
   ids: [464, 3290, 0],
+  at: 2,
   sampler: { temperature: 0.8, topK: 5, topP: 0.95 },
   seed: 7,
   overlay: "entropy",
   every: true,
   red: [0, 12],
   horizon: 30,
+  pattern: [0, 0, 1, 0],
   layer: 2,
   head: 3,
+  lesson: "fits",
+  knobs: { n: "7", noise: "0.25", text: "(())" },
 };
 
 describe("the address", () => {
@@ -25,7 +29,7 @@ describe("the address", () => {
   });
 
   test("read again it is the same", () => {
-    for (const route of [HOME, BUSY, { ...BUSY, ids: [7] }, { ...BUSY, ids: [12] }, { ...BUSY, b: null, shown: "a" as const }]) {
+    for (const route of [HOME, BUSY, { ...BUSY, ids: [7], at: null }, { ...BUSY, ids: [12], at: null }, { ...BUSY, b: null, shown: "a" as const }]) {
       expect(fromHash(toHash(route))).toEqual(route);
     }
   });
@@ -46,6 +50,19 @@ describe("the address", () => {
     const read = fromHash(toHash({ ...HOME, ids })).ids;
     expect(read).toEqual(ids.slice(-read.length));
     expect(read.length).toBeGreaterThan(100);
+    expect(fromHash(toHash({ ...HOME, ids, at: 990 })).at).toBe(read.length - 10);
+    expect(fromHash(toHash({ ...HOME, ids, at: 10 })).at).toBeNull(); // what is looked at is not in the address
+  });
+
+  test("a place in the text lies inside it", () => {
+    expect(fromHash("#/tokens?ctx=101&at=2").at).toBe(2);
+    for (const at of ["3", "0", "-1", "x"]) expect(fromHash(`#/tokens?ctx=101&at=${at}`).at).toBeNull();
+  });
+
+  test("a lesson is set by short plain words only", () => {
+    const { knobs, lesson } = fromHash("#/lessons?lesson=attractors&x.seed=3&x.Bad=1&x.t=<b>&x.long=" + "a".repeat(65));
+    expect([lesson, knobs]).toEqual(["attractors", { seed: "3" }]);
+    expect(fromHash("#/lessons?lesson=nothing").lesson).toBe(HOME.lesson);
   });
 
   test("a comparison needs something to compare with", () => {

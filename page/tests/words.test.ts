@@ -6,8 +6,9 @@ import { commandOf, HELP, moved } from "../src/lib/keys.ts";
 import { cellOf, planMap, stateAt } from "../src/lib/map.ts";
 import { barPercent, finePercent, fromLog, percent, power10, powerLabel, signed, ticks } from "../src/lib/numbers.ts";
 import { nextOf, packed, PATH, unpacked, type Deed } from "../src/lib/path.ts";
-import { OVERLAYS, PLACES } from "../src/lib/route.ts";
-import { STRINGS, type Key } from "../src/lib/strings.ts";
+import { LESSONS, OVERLAYS, PLACES } from "../src/lib/route.ts";
+import { LESSON_STRINGS, type LessonKey } from "../src/lib/lesson-strings.ts";
+import { filled, STRINGS, type Key } from "../src/lib/strings.ts";
 
 describe("strings", () => {
   const { en, zh } = STRINGS;
@@ -23,6 +24,20 @@ describe("strings", () => {
       if (key === "spoken.bar") continue;
       expect(values(zh[key]), key).toEqual(values(en[key]));
     }
+  });
+
+  test("the lessons have theirs, with the same values in both languages", () => {
+    const [english, chinese] = [LESSON_STRINGS.en, LESSON_STRINGS.zh];
+    expect(Object.keys(chinese).sort()).toEqual(Object.keys(english).sort());
+    const values = (text: string): string[] => [...new Set(text.match(/\{\w+\}/g) ?? [])].sort();
+    for (const key of Object.keys(english) as LessonKey[]) expect(values(chinese[key]), key).toEqual(values(english[key]));
+    for (const lesson of LESSONS) {
+      for (const part of ["short", "title", "lead"]) expect(Object.keys(english)).toContain(`${lesson}.${part}`);
+    }
+  });
+
+  test("values are filled in as they are, and what has none stays", () => {
+    expect(filled("{a} of {b}", { a: "{b}" })).toBe("{b} of {b}");
   });
 
   test("what is made up from parts is there", () => {

@@ -1,6 +1,6 @@
 /** What bends a layer: functions of one number, and their slopes, by the formulas of the package's models. */
 
-export const ACTIVATIONS = ["tanh", "relu", "relu2", "gelu", "silu"] as const;
+export const ACTIVATIONS = ["sigmoid", "tanh", "relu", "relu2", "gelu", "silu"] as const;
 export type Activation = (typeof ACTIVATIONS)[number];
 
 const ROOT = Math.sqrt(2 / Math.PI);
@@ -19,6 +19,7 @@ function geluSlope(x: number): number {
 const sigmoid = (x: number): number => (x < 0 ? Math.exp(x) / (1 + Math.exp(x)) : 1 / (1 + Math.exp(-x)));
 
 export const VALUE: Record<Activation, (x: number) => number> = {
+  sigmoid,
   tanh: Math.tanh,
   relu: (x) => Math.max(x, 0),
   relu2: (x) => Math.max(x, 0) ** 2,
@@ -27,6 +28,7 @@ export const VALUE: Record<Activation, (x: number) => number> = {
 };
 
 export const SLOPE: Record<Activation, (x: number) => number> = {
+  sigmoid: (x) => sigmoid(x) * (1 - sigmoid(x)),
   tanh: (x) => 1 - Math.tanh(x) ** 2,
   relu: (x) => (x > 0 ? 1 : 0),
   relu2: (x) => 2 * Math.max(x, 0),

@@ -1,6 +1,7 @@
 /** The page's one way to the server: typed calls that can be given up, and one class of error. */
 
 import { floats, parseSafetensors, type Tensors } from "./safetensors.ts";
+import { bytesOf } from "./saved.ts";
 import type { ModelRef } from "./route.ts";
 import type { Sampler } from "./softmax.ts";
 
@@ -95,6 +96,9 @@ export interface Projection {
   explained: number[];
 }
 
+/** How likely a pattern is within n tokens: decimal logarithms, minus infinity for a probability of exactly 0. */
+export type RedEvent = { name: "estimate"; n: number; log10: number } | { name: "done"; within: number[] };
+
 export interface Neighbour {
   id: number;
   text: string;
@@ -165,6 +169,28 @@ export class Api {
     }
   }
 
+  /** How likely a pattern of tokens is to be written within so many; without a prompt, in a text that has long run on. */
+  async *red(
+    model: ModelRef,
+    sampler: Sampler,
+    more: { pattern: readonly number[]; prompt_ids: readonly number[]; horizon: number },
+    signal?: AbortSignal,
+  ): AsyncGenerator<RedEvent> {
+    const reply = await this.ask("POST", "/red", { ...named(model), ...spelled(sampler), ...more }, signal);
+    const path = `/jobs/${encodeURIComponent(((await reply.json()) as { job: string }).job)}`;
+    let isDone = false;
+    try {
+      for await (const { name, data } of this.events("GET", `${path}/events`, undefined, signal)) {
+        if (name === "estimate") yield { name, n: data.n as number, log10: (data.log10_p as number | null) ?? -Infinity };
+        if (name !== "done") continue;
+        isDone = true;
+        yield { name, within: (data.log10_within as (number | null)[]).map((log10) => log10 ?? -Infinity) };
+      }
+    } finally {
+      if (!isDone) void this.ask("DELETE", path, undefined).catch(() => undefined);
+    }
+  }
+
   async train(request: TrainRequest, signal?: AbortSignal): Promise<string> {
     const reply = await this.ask("POST", "/train", request, signal);
     return ((await reply.json()) as { run: string }).run;
@@ -181,7 +207,7 @@ export class Api {
 
   /** The logits of a frame: inside the event if they are few. */
   private async frame(run: string, data: Record<string, unknown>, signal?: AbortSignal): Promise<Float32Array> {
-    if (typeof data.logits === "string") return fromBase64(data.logits);
+    if (typeof data.logits === "string") return new Float32Array(bytesOf(data.logits));
     const path = `/train/${encodeURIComponent(run)}/frames/${Number(data.step)}`;
     return floats(parseSafetensors(await (await this.ask("GET", path, undefined, signal)).arrayBuffer()), "logits");
   }
@@ -233,11 +259,6 @@ function named({ id, step }: ModelRef): { model: string; step: number | null } {
 
 function spelled({ temperature, topK, topP }: Sampler) {
   return { temperature, top_k: topK, top_p: topP };
-}
-
-/** Little-endian 32-bit floats, written as base64. */
-function fromBase64(text: string): Float32Array {
-  return new Float32Array(Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer);
 }
 
 function given(error: unknown, signal?: AbortSignal): ApiError {

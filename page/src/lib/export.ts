@@ -31,7 +31,7 @@ export function standaloneSvg(picture: SVGSVGElement, paper: string): string {
   [copy, ...copy.querySelectorAll("*")].forEach((element, i) => {
     const style = getComputedStyle(originals[i]);
     element.setAttribute("style", STYLES.map((name) => `${name}:${style.getPropertyValue(name)}`).join(";"));
-    for (const name of ["class", "tabindex", "role", "aria-label", "aria-checked", "aria-describedby", "id"]) {
+    for (const name of ["class", "tabindex", "role", "aria-label", "aria-checked", "aria-describedby"]) {
       element.removeAttribute(name);
     }
   });

@@ -4,7 +4,8 @@
  * where the package backs off to shorter histories.
  */
 
-import { Pcg32 } from "./random.ts";
+import { draw, Pcg32 } from "./random.ts";
+import { softmax } from "./softmax.ts";
 
 export const SPACE = " ";
 export const LENGTHS = [1, 2, 3, 4, 5, 6] as const;
@@ -111,15 +112,23 @@ export class Ring {
 }
 
 /**
- * `count` letters, each drawn as often as it follows the n - 1 before it in the text. It begins after a space, with
- * whatever histories of less than n - 1 letters hold.
+ * `count` letters, each drawn as often as it follows the n - 1 before it in the text; at another temperature, as often
+ * as that to the power 1 / T, and at 0 always the most frequent. It begins after a space, with whatever histories of
+ * less than n - 1 letters hold.
  */
-export function write(ring: Ring, n: number, count: number, seed: number): string {
+export function write(ring: Ring, n: number, count: number, seed: number, temperature = 1): string {
   const random = new Pcg32(seed, BigInt(n));
   const written = [SPACE];
   while (written.length <= count) {
-    const places = ring.placesAfter(n > 1 ? written.slice(-(n - 1)) : []);
-    written.push(ring.letterAt(places[Math.floor(random.uniform() * places.length)]));
+    const history = n > 1 ? written.slice(-(n - 1)) : [];
+    if (temperature === 1) {
+      const places = ring.placesAfter(history);
+      written.push(ring.letterAt(places[Math.floor(random.uniform() * places.length)]));
+    } else {
+      const next = ring.following(history);
+      const probs = softmax(next.map(({ count }) => Math.log(count)), temperature);
+      written.push(next[draw(probs, random.uniform())].letter);
+    }
   }
   return written.slice(1).join("");
 }

@@ -1,9 +1,14 @@
 /** A plain neural net and its training, in so few lines that they can be read: forward, backward, Adam. */
 
-import { SLOPE, VALUE, type Activation } from "./activations.ts";
 import { Pcg32 } from "./random.ts";
 
-export type Bend = Extract<Activation, "tanh" | "relu">;
+export type Bend = "tanh" | "relu";
+
+/** What bends a layer's numbers, and its slope by the number that came out. */
+const BENDS: Record<Bend, { value: (x: number) => number; slope: (bent: number) => number }> = {
+  tanh: { value: Math.tanh, slope: (bent) => 1 - bent * bent },
+  relu: { value: (x) => (x > 0 ? x : 0), slope: (bent) => (bent > 0 ? 1 : 0) },
+};
 
 /** One layer's place in the list of all parameters: `to` rows of `from` weights, then `to` biases. */
 interface Layer {
@@ -19,8 +24,7 @@ interface Layer {
 export class Net {
   readonly parameters: Float64Array;
   private readonly layers: Layer[] = [];
-  /** What each layer gave for the example at hand: before the bend, and after it. */
-  private readonly sums: Float64Array[];
+  /** What each layer gave for the example at hand. */
   private readonly values: Float64Array[];
 
   constructor(
@@ -38,7 +42,6 @@ export class Net {
     for (const { from, to, first } of this.layers) {
       for (let i = 0; i < (from + 1) * to; i++) this.parameters[first + i] = (2 * random.uniform() - 1) / Math.sqrt(from);
     }
-    this.sums = sizes.map((size) => new Float64Array(size));
     this.values = sizes.map((size) => new Float64Array(size));
   }
 
@@ -54,24 +57,24 @@ export class Net {
   }
 
   private forward(input: Float64Array): void {
-    const { parameters, layers, sums, values } = this;
-    const bend = VALUE[this.bend];
+    const { parameters, layers, values } = this;
+    const { value } = BENDS[this.bend];
     values[0].set(input);
-    layers.forEach(({ from, to, first }, l) => {
-      const [h, z, a] = [values[l], sums[l + 1], values[l + 1]];
+    for (let l = 0; l < layers.length; l++) {
+      const { from, to, first } = layers[l];
+      const [h, next] = [values[l], values[l + 1]];
       for (let j = 0; j < to; j++) {
         let sum = parameters[first + to * from + j];
         for (let i = 0; i < from; i++) sum += parameters[first + j * from + i] * h[i];
-        z[j] = sum;
-        a[j] = l < layers.length - 1 ? bend(sum) : sum;
+        next[j] = l < layers.length - 1 ? value(sum) : sum;
       }
-    });
+    }
   }
 
   /** The mean squared error of the outputs, and its gradient with respect to every parameter. */
   lossAndGradient(inputs: Float64Array, targets: Float64Array): { loss: number; gradient: Float64Array } {
-    const { parameters, layers, sums, values, sizes } = this;
-    const slope = SLOPE[this.bend];
+    const { parameters, layers, values, sizes } = this;
+    const { slope } = BENDS[this.bend];
     const gradient = new Float64Array(parameters.length);
     const errors = sizes.map((size) => new Float64Array(size));
     const [width, last] = [sizes[0], sizes[sizes.length - 1]];
@@ -94,7 +97,7 @@ export class Net {
             before[i] += error[j] * parameters[first + j * from + i];
           }
         }
-        if (l > 0) for (let i = 0; i < from; i++) before[i] *= slope(sums[l][i]);
+        if (l > 0) for (let i = 0; i < from; i++) before[i] *= slope(h[i]);
       }
     }
     return { loss, gradient };

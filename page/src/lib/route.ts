@@ -42,6 +42,8 @@ export interface Route {
   /** Red states by number, and within how many tokens they must not be reached. */
   red: number[];
   horizon: number;
+  /** Tokens that must not be written one after the other. */
+  pattern: number[];
   /** Which layer and head are looked into. */
   layer: number;
   head: number;
@@ -52,6 +54,7 @@ export interface Route {
 
 export const LARGEST_SEED = 2 ** 32 - 1;
 export const LONGEST_HORIZON = 1000;
+export const LONGEST_PATTERN = 64;
 const MOST_IDS = 400; // of a text that is longer only the end is in the address
 const MOST_KNOBS = 12;
 
@@ -68,6 +71,7 @@ export const HOME: Route = {
   every: false,
   red: [],
   horizon: 100,
+  pattern: [],
   layer: 0,
   head: 0,
   lesson: "letters",
@@ -91,6 +95,7 @@ export function toHash(route: Route): string {
   if (route.every) query.set("every", "1");
   if (route.red.length > 0) query.set("red", spellIds(route.red));
   if (route.horizon !== HOME.horizon) query.set("n", String(route.horizon));
+  if (route.pattern.length > 0) query.set("pat", spellIds(route.pattern));
   if (route.layer > 0) query.set("L", String(route.layer));
   if (route.head > 0) query.set("H", String(route.head));
   if (route.lesson !== HOME.lesson) query.set("lesson", route.lesson);
@@ -121,6 +126,7 @@ export function fromHash(hash: string): Route {
     every: query.get("every") === "1",
     red: [...new Set(readIds(query.get("red")))],
     horizon: Math.trunc(number(query.get("n"), 1, LONGEST_HORIZON, HOME.horizon)),
+    pattern: readIds(query.get("pat")).slice(0, LONGEST_PATTERN),
     layer: Math.trunc(number(query.get("L"), 0, 1000, HOME.layer)),
     head: Math.trunc(number(query.get("H"), 0, 1000, HOME.head)),
     lesson: oneOf(LESSONS, query.get("lesson"), HOME.lesson),
