@@ -346,6 +346,8 @@ class World {
   lost = $state.raw<Begun | null>(null);
   /** A training that the address names, and that was begun elsewhere. */
   awaited = $state<string | null>(null);
+  /** Whether this tab's own training has been looked for. */
+  isTakenUp = $state(false);
   private tried = new Set<string>();
 
   /** Keep in this tab's memory which training is under way, so that it is found again after a reload. */
@@ -360,6 +362,7 @@ class World {
   /** After a reload: go on with the training that this tab had begun, if the server knows it. */
   async takeUp(): Promise<void> {
     const begun = readBegun();
+    this.isTakenUp = true;
     if (this.saved || begun === null || this.training || this.info === null) return;
     const { run, request, isPaused } = begun;
     if (this.find({ id: run, step: null })) return this.note(); // it is done, and listed

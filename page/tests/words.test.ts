@@ -4,7 +4,7 @@ import { idsOf, numberOf, spell, tokensOf, visible } from "../src/lib/contexts.t
 import { csv } from "../src/lib/export.ts";
 import { commandOf, HELP, moved } from "../src/lib/keys.ts";
 import { cellOf, planMap, stateAt } from "../src/lib/map.ts";
-import { barPercent, finePercent, fromLog, percent, power10, powerLabel, signed, ticks } from "../src/lib/numbers.ts";
+import { barPercent, finePercent, fromLog, percent, power10, powerLabel, powerTicks, signed, ticks } from "../src/lib/numbers.ts";
 import { nextOf, packed, PATH, unpacked, type Deed } from "../src/lib/path.ts";
 import { LESSONS, OVERLAYS, PLACES } from "../src/lib/route.ts";
 import { LESSON_STRINGS, type LessonKey } from "../src/lib/lesson-strings.ts";
@@ -84,6 +84,9 @@ describe("numbers", () => {
   test("ticks are round and inside", () => {
     expect(ticks(0, 50, 5)).toEqual([0, 10, 20, 30, 40, 50]);
     expect(ticks(0.37, 0.66, 4)).toEqual([0.4, 0.5, 0.6]);
+    expect(powerTicks(-9, -3, 6)).toEqual([-9, -8, -7, -6, -5, -4, -3]);
+    expect(powerTicks(-1, 0, 5).map(powerLabel)).toEqual(["10%", "20%", "50%", "100%"]);
+    expect(powerTicks(Math.log10(0.74), 0.01, 5).map(powerLabel)).toEqual(["80%", "90%", "100%"]);
   });
 });
 

@@ -1,11 +1,12 @@
-"""What tests of the page share: a server on a free port, a browser that is watched, and a person with a keyboard only."""
+"""What tests of the page share: a server on a free port, a browser that is watched, and a person with a keyboard."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,8 @@ BUILT = Path(__file__).parents[2] / "page" / "dist"
 PATIENCE = 30_000  # milliseconds that anything may take on a machine that is busy with other things
 LOOKS_OUT = """
 window.told = []; window.pressed = 0;
-addEventListener("securitypolicyviolation", (event) => told.push(`policy: ${event.violatedDirective} ${event.blockedURI}`));
+addEventListener("securitypolicyviolation", (event) =>
+  told.push(`policy: ${event.violatedDirective} ${event.blockedURI}`));
 addEventListener("unhandledrejection", (event) => told.push(`rejection: ${event.reason}`));
 addEventListener("pointerdown", () => pressed++, true);
 """
@@ -96,7 +98,9 @@ class Watch:
     def foreign(self) -> list[str]:
         """Requests to anywhere but the server that the page came from."""
         ours = urlsplit(self.home).netloc
-        return [url for url in self.urls if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != ours]
+        return [
+            url for url in self.urls if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != ours
+        ]
 
     def verdict(self, context: BrowserContext) -> list[str]:
         """All that went wrong and wasn't allowed."""
@@ -138,19 +142,19 @@ class Keyboard:
         expect(target).to_be_enabled()
         self.press("Enter")
 
-    def choose(self, select: Locator, title: str) -> None:
+    def choose(self, select: Locator, value: str) -> None:
         """Reach a list of choices, and go down from its first until the one that is wanted."""
         self.reach(select)
-        self.pick(select, title)
+        self.pick(select, value)
 
-    def pick(self, select: Locator, title: str) -> None:
+    def pick(self, select: Locator, value: str) -> None:
         """The same in a list that has the focus."""
         self.press("Home")
         for _ in range(select.locator("option").count()):
-            if select.evaluate("select => select.selectedOptions[0].textContent") == title:
+            if select.input_value() == value:
                 return
             self.press("ArrowDown")
-        raise AssertionError(f"{select} holds no {title!r}")
+        raise AssertionError(f"{select} holds no {value!r}")
 
     def state(self, number: int) -> None:
         """Along the ring to a state, and choose it."""
@@ -165,6 +169,33 @@ class Keyboard:
             expect(self.page.locator(f'g.node:focus:not([data-state="{here}"])')).to_have_count(1)
         raise AssertionError(f"no key leads to state {number}")
 
+    def row(self, number: int) -> None:
+        """Down the table of states to one, and choose it."""
+        self.reach(self.page.locator('table[role=grid] tr[tabindex="0"]'))
+        self.press("Home")
+        for at in range(number + 1):  # the focus follows a key with the next frame
+            expect(self.page.locator(f'tr[data-state="{at}"]')).to_be_focused()
+            self.press("ArrowDown" if at < number else "Enter")
+
+
+def soon(page: Page, check: Callable[[], object]) -> None:
+    """Check again and again until it holds."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while True:
+        try:
+            check()
+            return
+        except (
+            AssertionError,
+            AttributeError,
+            IndexError,
+            KeyError,
+            ValueError,
+        ):  # what is on the screen is still the old, or half
+            if time.monotonic() > deadline:
+                raise
+        page.wait_for_timeout(30)
+
 
 def rows_of(page: Page, selector: str = "table[role=grid] tbody tr") -> list[list[str]]:
     """The texts of a table's cells, row after row."""
@@ -176,5 +207,6 @@ def rows_of(page: Page, selector: str = "table[role=grid] tbody tr") -> list[lis
 
 def facts_of(page: Page, selector: str = "aside dl") -> dict[str, str]:
     """Names and values of lists of definitions."""
-    script = "lists => lists.flatMap((list) => [...list.querySelectorAll('dt')].map((dt) => [dt.innerText, dt.nextElementSibling.innerText]))"
+    script = """lists => lists.flatMap((list) => [...list.querySelectorAll('dt')].map(
+        (dt) => [dt.innerText, dt.nextElementSibling.innerText]))"""
     return dict(page.eval_on_selector_all(selector, script))

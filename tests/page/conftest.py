@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
+OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # no name of the network leads anywhere
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", OFFLINE]
 SIZE = {"width": 1360, "height": 900}
 
 

@@ -19,7 +19,7 @@ def agrees(text: str, value: float, write: Callable[[float], str]) -> bool:
 
 def fixed(value: float, digits: int) -> str:
     """JavaScript's toFixed: the exact value rounded, half away from zero."""
-    return format(Decimal(value).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP), "f")
+    return format(Decimal(float(value)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP), "f")
 
 
 def percent(probability: float, digits: int = 0) -> str:
@@ -52,7 +52,7 @@ def from_log(logarithm: float) -> str:
     """A probability of any size by its natural logarithm.
 
     >>> from_log(-math.inf), from_log(0.0), from_log(math.log(0.25)), from_log(math.log(4.13e-7)), from_log(-4700.0)
-    ('0', '100%', '25.0%', '4.1e−7', '6.2e−2042')
+    ('0', '100%', '25.0%', '4.1e−7', '6.5e−2042')
     """
     if logarithm == -math.inf:
         return "0"

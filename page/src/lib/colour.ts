@@ -100,6 +100,11 @@ export function css([r, g, b]: Rgb): string {
   return `rgb(${Math.round(r)} ${Math.round(g)} ${Math.round(b)})`;
 }
 
+/** A colour as a canvas holds it: four bytes in one number. */
+export function word([r, g, b]: Rgb, opacity = 255): number {
+  return new Uint32Array(Uint8Array.of(Math.round(r), Math.round(g), Math.round(b), opacity).buffer)[0];
+}
+
 /** Black or white, whichever can be read on the colour. */
 export function inkOn(colour: Rgb): string {
   return contrast(colour, [255, 255, 255]) >= contrast(colour, [0, 0, 0]) ? "#ffffff" : "#000000";

@@ -66,8 +66,9 @@ export function ticks(low: number, high: number, count: number): number[] {
   return result;
 }
 
-/** The ticks of an axis of powers of ten: whole powers, or 1, 2 and 5 within them where the axis is short. */
+/** The ticks of an axis of powers of ten: whole powers; 1, 2 and 5 within them where the axis is short; or even steps. */
 export function powerTicks(low: number, high: number, count: number): number[] {
+  if (high - low < 0.7) return ticks(10 ** low, 10 ** high, count).filter((value) => value > 0).map(Math.log10);
   if (high - low > 2.2) return ticks(low, high, count).filter(Number.isInteger);
   const result: number[] = [];
   for (let power = Math.floor(low); power <= high; power++) {

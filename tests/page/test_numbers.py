@@ -1,0 +1,266 @@
+"""Every number on the screen is Python's, to the digits shown: tables, the long run, red, bars and entropies."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.page.beside import Beside, expect_the_ring_of, expect_the_table_of
+from tests.page.browsing import expect, facts_of, rows_of, running, soon
+from tests.page.written import agrees, bar, bits, fixed, from_log, hundredth, percent, tenth
+
+import glassgpt
+from glassgpt.decoding.processors import apply, processors
+from glassgpt.models.config import GPTConfig
+from glassgpt.models.gpt_torch import GPT
+from glassgpt.numerics import log_softmax
+from glassgpt.serving.sources import Source, source_of, untrained_baby
+from glassgpt.text.character import CharacterTokenizer
+
+pytestmark = pytest.mark.slow
+SAMPLERS = [(0.5, 0, 1.0), (2.0, 0, 1.0), (0.5, 1, 1.0), (2.0, 0, 0.6), (1.3, 2, 0.9), (0.0, 0, 1.0)]
+BARS = [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 0, 1.0), (0.7, 12, 1.0), (1.5, 0, 0.8), (2.0, 40, 0.5), (0.0, 0, 1.0)]
+BAR_TEXTS = """rows => rows.map((row) => [row.getAttribute("aria-label"),
+  ...[".value", ".held"].map((part) => row.querySelector(part).textContent.trim())])"""
+LARGE = GPTConfig(vocab_size=4, context_length=6, n_layer=1, n_head=2, n_embd=16, bias=False)  # 4,096 states
+
+
+def large_source() -> Source:
+    return Source(
+        ref="large",
+        title="large",
+        vocab_size=4,
+        context_length=6,
+        read=lambda step, progress: large(),
+        read_tokenizer=lambda: CharacterTokenizer("abcd"),
+        config=LARGE,
+    )
+
+
+def large() -> GPT:
+    """Drawn wider than usual, so that its rows differ."""
+    gpt = GPT(LARGE, seed=5)
+    for parameter in gpt.parameters():
+        parameter.data *= 6
+    return gpt
+
+
+@pytest.fixture(scope="module")
+def site(browser, baby_run, base):
+    run = replace(source_of(str(baby_run.path)), title="baby run")
+    words = replace(source_of(str(base)), title="base")
+    with running([untrained_baby(), run, words, large_source()]) as site:
+        yield site
+
+
+def address(place="chain", model="baby-run@50", sampler=(1.0, 0, 1.0), **more):
+    names = dict(zip("Tkp", sampler, strict=True)) | more
+    return f"#/{place}?m={model}" + "".join(f"&{name}={value}" for name, value in names.items())
+
+
+def in_bits(nats, digits):
+    return f"{fixed(bits(nats), digits)} bits"
+
+
+def entropy(probs):
+    kept = probs[probs > 0]
+    return abs(float(np.sum(kept * np.log(kept))))
+
+
+def set_slider(page, name, value):
+    page.locator(f"#{name}").fill(str(value))
+
+
+@pytest.mark.parametrize("step", [0, 7, 50])
+def test_every_cell_of_the_table_and_the_long_run(open_page, baby_run, step):
+    page = open_page(address(model=f"baby-run@{step}", ctx="111"))
+    beside = Beside(baby_run.model(step))
+    expect_the_table_of(page, beside, beside.law())
+    expect_the_ring_of(page, beside)
+
+
+def test_the_table_under_temperature_top_k_and_top_p(open_page, baby_run):
+    page = open_page(address(ctx="111"))
+    for temperature, top_k, top_p in SAMPLERS:
+        set_slider(page, "temperature", temperature)
+        numbers = page.locator(".sampler input[type=number]")
+        for at, value in ((1, top_k), (2, top_p)):
+            numbers.nth(at).fill(str(value))
+            numbers.nth(at).press("Tab")
+        beside = Beside(baby_run.model(), temperature, top_k, top_p)
+        expect_the_table_of(page, beside, beside.law(start=0b111))
+
+
+def test_what_stands_in_the_circles(open_page, baby_run):
+    beside, page = Beside(baby_run.model()), open_page(address(ctx="111", red="0"))
+    wanted = {
+        "entropy": [(bits(entropy(row)), lambda x: fixed(x, 2)) for row in beside.probs],
+        "stationary": [(p, tenth) for p in beside.law()],
+        "red": [(beside.log_reach([0], 100, state), from_log) for state in range(8)],
+    }
+    choice = page.get_by_label("On the states")
+    for overlay, values in wanted.items():
+        choice.select_option(overlay)
+
+        def check(values=values):
+            shown = page.locator("g.node .second").all_text_contents()
+            for text, (value, write) in zip(shown, values, strict=True):
+                assert agrees(text, value, write), (shown, value)
+
+        soon(page, check)
+
+
+def test_the_inspector_of_every_state(open_page, baby_run):
+    sampler = (0.5, 0, 1.0)
+    beside, model = Beside(baby_run.model(), *sampler), baby_run.model()
+    page = open_page(address(sampler=sampler, ctx="000", red="7", n=10))
+    logits, law = model.context_table(), beside.law()
+    plain = np.exp(log_softmax(logits))
+    for state in range(8):
+        page.locator(f'tr[data-state="{state}"]').click()
+
+        def check(state=state):
+            expect(page.locator("aside .context")).to_have_text(beside.name(state))
+            for token, cells in enumerate(rows_of(page, "aside table tbody tr")):
+                assert cells[0] == str(token) and cells[3] == beside.name(beside.goal(state, token))
+                assert agrees(cells[1].replace("−", "-").lstrip("+"), logits[state, token], lambda x: fixed(x, 3))
+                assert agrees(cells[2], beside.probs[state, token], hundredth)
+            facts = facts_of(page)
+            assert agrees(facts["Entropy"], entropy(beside.probs[state]), lambda x: in_bits(x, 3)), facts
+            assert agrees(facts["at temperature 1, uncut"], entropy(plain[state]), lambda x: in_bits(x, 3)), facts
+            assert agrees(facts["Long run"], float(np.log(law[state])), from_log), facts
+            assert agrees(facts["Red within 10"], beside.log_reach([7], 10, state), from_log), facts
+            assert facts["parameters"] == "12,656" and facts["states"] == "8"
+
+        soon(page, check)
+
+
+def test_red_within_n_under_samplers_and_for_very_small_numbers(open_page, baby_run):
+    page = open_page(address("red", ctx="111", red="0", n=3))
+    answer, horizon = page.locator(".answer b"), page.locator(".horizon input[type=number]")
+    for temperature, n in itertools.product((1.0, 0.5, 2.0, 0.02, 0.003), (3, 100, 1000)):
+        page.locator(".sampler input[type=number]").first.fill(str(temperature))
+        horizon.fill(str(n))
+        horizon.press("Tab")
+        value = Beside(baby_run.model(), temperature).log_reach([0], n, 0b111)
+
+        def check(value=value):
+            assert agrees(answer.inner_text(), value, from_log), (answer.inner_text(), value)
+
+        soon(page, check)
+
+
+@pytest.mark.xfail(reason="the page's floats round 1 - 1e-200 to 1; surviving would have to be computed on its own")
+def test_what_is_nearly_certain_is_not_called_certain(open_page, baby_run):
+    """From 101 there is a way to write 1000 tokens without 111, so reaching it is no certainty."""
+    page = open_page(address("red", ctx="101", red="7", n=1000))
+    expect(page.locator(".answer b")).not_to_be_empty()
+    assert page.locator(".answer b").inner_text() != "100%"
+
+
+@pytest.mark.parametrize("sampler", BARS)
+def test_the_bars_of_a_model_with_words(open_page, base, sampler):
+    model, words = glassgpt.load(str(base))
+    ids = words.encode("Mira has a")
+    place = address("tokens", "base", sampler, ctx=".".join(map(str, ids)))
+    page = open_page(place, viewport={"width": 1720, "height": 1000})  # with room for "held so far"
+    logits = model.next_token_logits([ids])
+    temperature, top_k, top_p = sampler
+    chosen = processors(temperature, top_k or None, top_p if top_p < 1 else None)
+    (probs,) = np.exp(log_softmax(np.asarray(apply(chosen, np.array([ids]), logits, model.context_length))))
+    plain = np.exp(log_softmax(logits))[0]
+    order = np.argsort(-logits[0], kind="stable")[:20]
+    held = np.cumsum(probs[order]).round(12)  # what a sum leaves of 1 is 1
+
+    def check():
+        rows = page.eval_on_selector_all("g.bar-row", BAR_TEXTS)
+        assert len(rows) == 20
+        for at, (token, (said, value, kept)) in enumerate(zip(order, rows, strict=True)):
+            assert agrees(value, probs[token], bar), (said, probs[token])
+            assert agrees(said.rsplit(" ", 1)[1], plain[token], bar), (said, plain[token])
+            assert kept == "cut" if probs[token] == 0 else agrees(kept, held[at], bar), (kept, held[at])
+        shown = page.get_by_text(re.compile(r"^Entropy \S+ bits; at temperature 1")).inner_text().split()
+        assert agrees(shown[1], bits(entropy(probs)), lambda x: fixed(x, 2)), shown
+        assert agrees(shown[-2], bits(entropy(plain)), lambda x: fixed(x, 2)), shown
+        facts = facts_of(page, "main dl")
+        assert facts["Tokens left"] == f"{np.count_nonzero(probs)} / {model.vocab_size}"
+        assert agrees(facts["The likeliest has"], probs.max(), hundredth)
+
+    soon(page, check)
+
+
+def test_what_each_token_cost_while_it_was_written(open_page, base):
+    """The server's generation and the page's chips: the seed's own text, and the surprise of each of its tokens."""
+    model, words = glassgpt.load(str(base))
+    ids = words.encode("Mira has a")
+    page = open_page(address("tokens", "base", (0.8, 20, 1.0), ctx=".".join(map(str, ids)), seed=3))
+    page.get_by_label("How many tokens").fill("8")
+    page.get_by_role("button", name="Write on").click()
+    text = ids + glassgpt.generate(model, ids, 8, temperature=0.8, top_k=20, seed=3)
+    expect(page.locator("ol.chips .id")).to_have_text([str(token) for token in text])
+    costs = page.locator("ol.chips .cost").all_inner_texts()
+    for at in range(len(ids), len(text)):
+        logprob = log_softmax(model.next_token_logits([text[:at]])[0])[text[at]]
+        assert agrees(costs[at], -bits(float(logprob)), lambda x: fixed(x, 1)), (costs, at)
+
+
+def test_a_chain_of_thousands_of_states(open_page):
+    """What is iterated rather than solved, and shown on a map: table, long run, red."""
+    beside, state = Beside(large()), 1234
+    page = open_page(address(model="large", ctx="103102", red="7"))
+    assert beside.context(state) == [1, 0, 3, 1, 0, 2]
+
+    def check():
+        cells = rows_of(page, 'tr[aria-selected="true"]')[0]
+        assert cells[0] == "bad" + "bac"
+        for text, p in zip(cells[1:5], beside.probs[state], strict=True):
+            assert agrees(text, p, tenth), (cells, beside.probs[state])
+        assert agrees(cells[5], beside.law()[state], bar), (cells, beside.law()[state])
+        facts = facts_of(page)
+        assert agrees(facts["Long run"], float(np.log(beside.law()[state])), from_log), facts
+        assert agrees(facts["Red within 100"], beside.log_reach([7], 100, state), from_log), facts
+        assert facts["states"] == "4,096"
+
+    soon(page, check)
+    picture = page.get_by_role("img", name="Map of 4,096 states.")
+    best = int(beside.probs[state].argmax())
+    expect(picture).to_have_attribute(
+        "aria-label", re.compile(f"{'abcd'[best]} {percent(beside.probs[state, best])} → ")
+    )
+
+
+def test_a_b_and_their_difference(open_page, baby_run):
+    """A run compared with itself as it began: gaps in percentage points, and the divergence of each state."""
+    page = open_page(f"{address(ctx='101')}&b=baby-run@0&show=difference")
+    a, b = Beside(baby_run.model()).probs, Beside(baby_run.model(0)).probs
+
+    def check():
+        for state, cells in enumerate(rows_of(page)):
+            for text, gap in zip(cells[1:3], 100 * (a[state] - b[state]), strict=True):
+                assert agrees(text.replace("−", "-").lstrip("+"), gap, lambda x: fixed(x, 1)), (cells, gap)
+            middle = (a[state] + b[state]) / 2
+            divergence = entropy(middle) - (entropy(a[state]) + entropy(b[state])) / 2
+            assert agrees(cells[4], bits(divergence), lambda x: fixed(x, 3)), (cells, divergence)
+            if state == 0b101:
+                assert agrees(facts_of(page)["Divergence A, B"], divergence, lambda x: in_bits(x, 4))
+
+    soon(page, check)
+
+
+def test_the_loss_of_every_step(open_page, baby_run):
+    page = open_page(address(model="baby-run@50"))
+    slider, output = page.locator("#timeline"), page.locator("output")
+    for at, step in enumerate(baby_run.steps):
+        if step % 10 == 0:
+            slider.fill(str(at))
+            loss = Beside(baby_run.model(step)).loss()
+
+            def check(step=step, loss=loss):
+                shown = re.fullmatch(r"step (\d+) of 50 · loss (\S+) nats", output.inner_text().strip())
+                assert shown is not None and shown[1] == str(step)
+                assert agrees(shown[2], loss, lambda x: fixed(x, 4)), (shown[2], loss)
+
+            soon(page, check)
