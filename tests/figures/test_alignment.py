@@ -69,7 +69,7 @@ def test_what_was_said_stands_below_as_the_text_it_is():
     renderer = FigureCanvasAgg(page).get_renderer()
     boxes = [text.get_window_extent(renderer) for text in written]
     lowest = min(axes.get_tightbbox(renderer).y0 for axes in page.axes)
-    assert all(0 <= box.y0 and box.x1 <= page.bbox.width and box.y1 < lowest for box in boxes)
+    assert all(box.y0 >= 0 and box.x1 <= page.bbox.width and box.y1 < lowest for box in boxes)
     assert all(below.y1 <= above.y0 + 1 for above, below in itertools.pairwise(boxes))
 
 
