@@ -17,11 +17,12 @@ export async function saveView(): Promise<void> {
   const name = `glassgpt-${route.place === "lessons" ? route.lesson : route.place}.html`;
   const date = new Date().toISOString().slice(0, 10);
   const version = world.info?.version ?? "";
+  world.player?.note();
   const known = await world.known(MOST_NUMBERS);
   if (LIVE.includes(route.place) && (route.place === "lessons" || known.models.length > 0)) {
     const limits = world.info?.limits ?? { max_states: 65536, max_trace_tokens: 0, max_new_tokens: 0 };
     const [script, style] = await Promise.all([part("saved.js"), part("saved.css")]);
-    const saved = packed(known, { info: { version, models: [], limits }, hash: toHash(world.settledRoute), language, mode: world.mode, date });
+    const saved = packed(known, { info: { version, models: [], limits }, hash: toHash(world.settledRoute), language, mode: world.mode, date, text: world.ownText });
     return download(name, livePage({ title, language, style, script, saved }), "text/html");
   }
   const style = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules].map(({ cssText }) => cssText)).join("\n");

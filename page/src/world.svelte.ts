@@ -50,6 +50,8 @@ class World {
   mode = $state<Mode>(this.saved?.mode ?? remembered("mode", ["system", "light", "dark"] as const, "system"));
   isDarkSystem = $state(false);
   isHelpOpen = $state(false);
+  /** A reader's own text for the lessons; it stays in this page and out of the address. */
+  ownText = $state(this.saved?.text ?? "");
   /** Something that went wrong beside the views, to be told once. */
   mishap = $state.raw<{ title: string; error: ApiError } | null>(null);
   done = $state.raw<Set<Deed>>(unpacked(Number(storage()?.getItem("path") ?? 0)));
@@ -162,7 +164,7 @@ class World {
   /** The way that the model goes on, in Meaning space, and how far along it one looks. */
   path = $state.raw<{ names: string[]; at: number } | null>(null);
   /** What the space bar plays and the comma and the point step through, where that isn't the walk. */
-  player: { toggle: () => void; step: (by: 1 | -1) => void } | null = null;
+  player: Player | null = null;
 
   /** Change what was chosen. "push" is a step that the back button undoes. */
   go(changes: Partial<Route>, how: "push" | "replace" = "push"): void {
@@ -684,6 +686,14 @@ class World {
     }
     return this.replies.get(replyKey(ref, this.context)) ?? null;
   }
+}
+
+/** Something in a view that moves by itself. */
+export interface Player {
+  toggle: () => void;
+  step: (by: 1 | -1) => void;
+  /** Put into the address how far it is. */
+  note: () => void;
 }
 
 export interface Training {

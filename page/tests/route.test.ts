@@ -18,7 +18,7 @@ const BUSY: Route = {
   layer: 2,
   head: 3,
   lesson: "fits",
-  knobs: { n: "7", noise: "0.25", text: "(())" },
+  knobs: { n: "7", noise: "0.25", text: "(())", before: "的_é" },
 };
 
 describe("the address", () => {

@@ -31,6 +31,7 @@ const about = {
   language: "en" as const,
   mode: "system" as const,
   date: "2025-01-02",
+  text: HOSTILE,
 };
 const saved: Saved = packed(
   {

@@ -9,13 +9,11 @@ export type Source = (typeof SOURCES)[number];
 const TYPING_MS = 180;
 
 class LessonText {
-  /** A reader's own text stays here, out of the address. */
-  private own = $state("");
-  private counted = $state("");
+  private counted = $state(world.ownText);
   private timer = 0;
 
   source: Source = $derived(SOURCES.find((source) => source === world.route.knobs.text) ?? world.language);
-  shown: string = $derived(this.source === "own" ? this.own : wordsOfThePage(this.source));
+  shown: string = $derived(this.source === "own" ? world.ownText : wordsOfThePage(this.source));
   private text = $derived(this.source === "own" ? this.counted : this.shown);
   letters: string[] = $derived(lettersOf(this.text));
   words: string[] = $derived(wordsOf(this.text));
@@ -29,7 +27,7 @@ class LessonText {
   }
 
   type(text: string): void {
-    this.own = text;
+    world.ownText = text;
     if (this.source !== "own") {
       this.counted = text;
       world.turn("text", "own");

@@ -159,7 +159,7 @@ function readIds(text: string | null): number[] {
 }
 
 function readKnobs(query: URLSearchParams): Record<string, string> {
-  const knobs = [...query].filter(([name, value]) => /^x\.[a-z]{1,12}$/.test(name) && /^[\w.,()+-]{1,64}$/.test(value));
+  const knobs = [...query].filter(([name, value]) => /^x\.[a-z]{1,12}$/.test(name) && /^[\p{L}\p{M}\w.,()+-]{1,64}$/u.test(value));
   return Object.fromEntries(knobs.slice(0, MOST_KNOBS).map(([name, value]) => [name.slice(2), value]));
 }
 

@@ -22,6 +22,8 @@ export interface Saved {
   date: string;
   chains: { id: string; step: number | null; logits: string }[];
   counts: { id: string; counts: string }[];
+  /** The text that the lessons count, if a reader gave one. */
+  text: string;
   /** Logits after contexts that are not full yet. */
   replies: { id: string; step: number | null; ids: number[]; logits: string }[];
 }
@@ -33,7 +35,7 @@ export interface Known {
 }
 
 /** What is known of some models; each with those of its steps whose tables are there. */
-export function packed(known: Known, about: Pick<Saved, "hash" | "language" | "mode" | "date"> & { info: Info }): Saved {
+export function packed(known: Known, about: Pick<Saved, "hash" | "language" | "mode" | "date" | "text"> & { info: Info }): Saved {
   const stepsOf = (id: string): number[] => known.chains.flatMap(({ ref }) => (ref.id === id && ref.step !== null ? [ref.step] : [])).sort((a, b) => a - b);
   const counted = new Map(known.chains.flatMap(({ ref, chain }) => (chain.counts ? [[ref.id, chain.counts] as const] : [])));
   return {

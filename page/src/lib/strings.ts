@@ -81,6 +81,7 @@ const EN = {
   "twin.more": "The first {n} of {all} rows; the CSV has them all.",
   copy: "Copy",
   "save.view": "Save this view",
+  "save.short": "Save",
   "save.failed": "This view could not be saved",
   "saved.line": "Saved from GlassGPT {version} on {date}. Everything here is in this one file; no server is behind it.",
   "saved.elsewhere": "This part of the page was not saved: it needs the server.",
@@ -370,7 +371,7 @@ const EN = {
 
   // ---- keys ----
   "key.prompt": "to the text",
-  "key.play": "walk, or stop",
+  "key.play": "walk (in Lessons: train), or stop",
   "key.step": "training step back, on",
   "key.layer": "layer (Inside)",
   "key.head": "head (Inside)",
@@ -457,6 +458,7 @@ const ZH: Record<Key, string> = {
   "twin.more": "共 {all} 行，这里是前 {n} 行；CSV 里是全部。",
   copy: "复制",
   "save.view": "保存此视图",
+  "save.short": "保存",
   "save.failed": "无法保存这个视图",
   "saved.line": "{date} 从 GlassGPT {version} 保存。一切都在这一个文件里，背后没有服务器。",
   "saved.elsewhere": "页面的这一部分没有保存：它需要服务器。",
@@ -731,7 +733,7 @@ const ZH: Record<Key, string> = {
   "turn.flat": "放平",
 
   "key.prompt": "到文字框",
-  "key.play": "行走或停下",
+  "key.play": "行走（课程里：训练）或停下",
   "key.step": "训练步后退、前进",
   "key.layer": "层（模型内部）",
   "key.head": "头（模型内部）",
