@@ -93,8 +93,10 @@ class World {
   tableB: Table | null = $derived(this.isComparing ? this.tabled(this.modelB, this.chainB) : null);
   symbols: string[] | null = $derived(this.modelA?.symbols ?? null);
 
+  /** The whole text. Ids that the model lacks, as an address made with another one has them, are left out. */
+  ids: number[] = $derived(within(this.route.ids, this.modelA?.vocab_size ?? Infinity));
   /** The text up to where it is looked at; what stands after that stays until something else is written. */
-  text: number[] = $derived(this.route.at === null ? this.route.ids : this.route.ids.slice(0, this.route.at));
+  text: number[] = $derived(this.route.at === null ? this.ids : this.ids.slice(0, this.route.at));
   /** The tokens that the model sees, and the number of the state if the context is full and states are few. */
   context: number[] = $derived(this.text.slice(-(this.modelA?.context_length ?? 1)));
   state: number | null = $derived(
@@ -225,7 +227,7 @@ class World {
   lookAt(count: number): void {
     this.stopWalking();
     this.generator = null;
-    this.go({ at: count >= this.route.ids.length ? null : Math.max(1, count) }, "replace");
+    this.go({ at: count >= this.ids.length ? null : Math.max(1, count) }, "replace");
   }
 
   choose(which: "a" | "b", ref: ModelRef | null): void {
@@ -736,6 +738,7 @@ const NO_TRAINING: Training = {
   error: null,
 };
 
+const within = (ids: number[], vocabSize: number): number[] => (ids.every((id) => id < vocabSize) ? ids : ids.filter((id) => id < vocabSize));
 const replyKey = (ref: ModelRef, ids: readonly number[]): string => `${keyOf(ref)} ${ids.join()}`;
 
 /** All contexts shorter than the model's, of one token first; none where they would be too many to ask for. */
