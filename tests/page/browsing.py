@@ -87,13 +87,17 @@ class Watch:
         context.add_init_script(LOOKS_OUT)
         context.on("request", lambda request: self.urls.append(request.url))
         context.on("page", lambda page: page.on("websocket", lambda socket: self.urls.append(socket.url)))
-        context.on("dialog", lambda dialog: (self.wrongs.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         context.on("weberror", lambda error: self.wrongs.append(f"page error: {error.error}"))
+        context.on("dialog", self._asked)
         context.on("console", self._heard)
 
+    def _asked(self, dialog: Any) -> None:
+        self.wrongs.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
     def _heard(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.wrongs.append(f"console {message.type}: {message.text} ({message.location.get('url', '')})")
+        if message.type == "error":
+            self.wrongs.append(f"console error: {message.text} ({message.location.get('url', '')})")
 
     def foreign(self) -> list[str]:
         """Requests to anywhere but the server that the page came from."""
@@ -102,11 +106,13 @@ class Watch:
             url for url in self.urls if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != ours
         ]
 
+    def wrong(self) -> list[str]:
+        return [line for line in self.wrongs if not any(part in line for part in self.allowed)]
+
     def verdict(self, context: BrowserContext) -> list[str]:
         """All that went wrong and wasn't allowed."""
         told = [line for page in context.pages for line in page.evaluate("window.told ?? []")]
-        wrongs = [line for line in (*self.wrongs, *told) if not any(part in line for part in self.allowed)]
-        return [*wrongs, *(f"request to {url}" for url in self.foreign())]
+        return [*self.wrong(), *told, *(f"request to {url}" for url in self.foreign())]
 
 
 class Keyboard:
