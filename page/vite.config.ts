@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vitest/config";
 import { mockApi } from "./mock/plugin.ts";
+import { licences } from "./scripts/licences.ts";
 
 /** A running `glassgpt serve` to develop against, in place of the mock. */
 const server = process.env.GLASSGPT;
@@ -21,7 +22,7 @@ const forSavedPages = {
 /** The page is served by GlassGPT itself at any path; `npm run dev` serves it with a mock of the API instead. */
 export default defineConfig(({ mode }) => ({
   base: "./",
-  plugins: server ? [svelte()] : [svelte(), mockApi()],
+  plugins: [svelte(), licences(mode === "saved" ? "head" : "file"), ...(server ? [] : [mockApi()])],
   // The server takes questions from its own page only, so the proxy speaks in that page's name.
   server: server ? { proxy: { "/api": { target: server, changeOrigin: true, headers: { origin: server } } } } : {},
   resolve: { alias: mode === "saved" ? [{ find: /^\.\/worker\.ts$/, replacement: fileURLToPath(new URL("src/worker.none.ts", import.meta.url)) }] : [] },

@@ -25,3 +25,10 @@ def test_the_page_opens_at_the_ring_of_the_untrained_baby(page, watch):
     recipe = read_recipe("baby")
     expect_the_ring_of(page, Beside(GPT(recipe.model, seed=recipe.run.seed)))
     assert watch.urls and not watch.foreign()
+
+
+def test_whose_code_is_in_the_page_is_told_beside_it(page, site):
+    answer = page.request.get(f"{site.url}licences.txt")
+    assert answer.ok and answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "svelte 5" in answer.text() and answer.text().count("Permission is hereby granted") >= 2
+    assert "Permission is hereby granted" in page.request.get(f"{site.url}saved.js").text()[:3000]
