@@ -27,6 +27,7 @@ from glassgpt.errors import UsageError
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.rounded import RoundedLinear, dequantised, refuse_unroundable
+from glassgpt.models.seeds import drawn_from
 
 MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 ENDS_OF_HALVES = ("attn.c_proj", "mlp.c_proj")
@@ -157,8 +158,7 @@ def adapt(model: nn.Module, trainable: Trainable, seed: int = 0) -> None:
     if trainable.what == "head" and gpt is model:
         gpt.lm_head.requires_grad_(True)
         gpt.ln_f.requires_grad_(True)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with drawn_from(seed), torch.no_grad():
         for block in gpt.h:
             for name in MAPS:
                 _adapt_map(block, name, gpt, trainable)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.models.mlp import refuse_less_than_one
+from glassgpt.models.seeds import drawn_from
 from glassgpt.models.threads import using
 
 Activation = Literal["relu", "tanh", "sigmoid"]
@@ -42,8 +43,7 @@ class Dense(nn.Module):
         if activation not in ACTIVATIONS:
             raise UsageError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
         self.activation = activation
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.layers = nn.ModuleList([nn.Linear(*pair) for pair in pairwise(sizes)])
 
     @property

@@ -21,6 +21,7 @@ from glassgpt.models.dropout import Dropout
 from glassgpt.models.kv_cache import CachedSession, KVCache, LayerCache
 from glassgpt.models.positions import alibi_slopes, rope_angles, sinusoids
 from glassgpt.models.prefix_tree import fits_prefix_tree, prefix_tree_logits
+from glassgpt.models.seeds import drawn_from
 from glassgpt.models.threads import threads_for
 
 
@@ -185,8 +186,7 @@ class GPT(nn.Module, LanguageModel):
         self.vocab_size = config.vocab_size
         self.context_length = config.context_length
         self.h: Sequence[Block]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.wte = nn.Embedding(config.vocab_size, config.n_embd)
             if config.position == "learned":
                 self.wpe = nn.Embedding(config.context_length, config.n_embd)

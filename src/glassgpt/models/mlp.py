@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from glassgpt.errors import UsageError
 from glassgpt.interface import Array
+from glassgpt.models.seeds import drawn_from
 from glassgpt.models.torch_model import TorchModel
 
 
@@ -83,8 +84,7 @@ class MLP(WindowModel):
         super().__init__()
         refuse_less_than_one(vocab_size=vocab_size, context_length=context_length, n_embd=n_embd, n_hidden=n_hidden)
         self.vocab_size, self.context_length = vocab_size, context_length
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.wte = nn.Embedding(vocab_size + 1, n_embd)
             self.hidden = nn.Linear(context_length * n_embd, n_hidden)
             self.lm_head = nn.Linear(n_hidden, vocab_size)

@@ -13,6 +13,7 @@ from glassgpt.errors import UsageError
 from glassgpt.interface import Session
 from glassgpt.models.kv_cache import CachedSession
 from glassgpt.models.mlp import refuse_less_than_one
+from glassgpt.models.seeds import drawn_from
 from glassgpt.models.threads import threads_for
 from glassgpt.models.torch_model import TorchModel
 
@@ -46,8 +47,7 @@ class Recurrent(TorchModel):
             raise UsageError(f"a recurrent net's cell is one of {', '.join(get_args(Cell))}, got {cell!r}")
         self.vocab_size, self.context_length = vocab_size, context_length
         self.n_hidden = n_hidden
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.wte = nn.Embedding(vocab_size, n_embd)
             layer = nn.RNN if cell == "tanh" else nn.GRU
             self.rnn = layer(n_embd, n_hidden, batch_first=True)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from glassgpt.interface import as_contexts
 from glassgpt.models.mlp import refuse_less_than_one
+from glassgpt.models.seeds import drawn_from
 from glassgpt.models.threads import threads_for
 
 Task = Literal["reverse", "copy"]
@@ -65,8 +66,7 @@ class Seq2Seq(nn.Module):
         super().__init__()
         refuse_less_than_one(n_symbols=n_symbols, n_embd=n_embd, n_hidden=n_hidden)
         self.n_symbols, self.n_hidden, self.attention = n_symbols, n_hidden, attention
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.read_symbol = nn.Embedding(n_symbols, n_embd)
             self.encoder = nn.GRU(n_embd, n_hidden, batch_first=True, bidirectional=True)
             self.start = nn.Linear(2 * n_hidden, n_hidden)

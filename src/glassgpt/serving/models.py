@@ -7,7 +7,6 @@ tensor, so that `state()` can say how far that is.
 from __future__ import annotations
 
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,8 +25,6 @@ from glassgpt.serving.worker import Job, Worker
 MAX_STATES = 65_536
 MAX_NUMBERS = 1 << 24  # in the table of all states' logits
 NUMBERS_KEPT = 100_000_000  # in the parameters of a model's steps that stay in memory; at least one step does
-DRAWING = threading.Lock()
-"""Held by whoever makes a GPT: its weights are drawn from torch's one generator, and two threads would share it."""
 
 
 class Served:
@@ -69,8 +66,7 @@ class Served:
 
         self._progress, self._failure = (0, self.source.config.n_parameters if self.source.config else 0), ""
         try:
-            with DRAWING:
-                return self.source.read(step, progress)
+            return self.source.read(step, progress)
         except (GlassGPTError, MemoryError, OSError) as error:
             self._failure = str(refusal_of(error))
             raise

@@ -21,7 +21,7 @@ import numpy as np
 from glassgpt.interface import LanguageModel
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.serving.events import Event, EventLog
-from glassgpt.serving.models import DRAWING, Models, states_of
+from glassgpt.serving.models import Models, states_of
 from glassgpt.serving.refusals import Refusal, refusal_of
 from glassgpt.serving.sources import source_of_run
 from glassgpt.serving.tensors import as_float32
@@ -59,7 +59,6 @@ class Training:
         self._on_done = on_done
         self._thread = threading.Thread(target=self._run, name=f"training {name}", daemon=True)
         self._wanted = frames_wanted(recipe)
-        self._is_drawing = False
         self._made_frame: Callable[[], None] = lambda: None
 
     def start(self) -> None:
@@ -102,8 +101,6 @@ class Training:
     # ---- in its thread -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        DRAWING.acquire()
-        self._is_drawing = True
         watch = Watch(on_start=self._begin, on_step=self._made, should_stop=self._held)
         try:
             self._look(GPT(self.recipe.model, seed=self.recipe.run.seed), 0)  # before the loop may be held
@@ -116,18 +113,10 @@ class Training:
         except Exception as error:
             self.events.add(Event("error", refusal_of(error).told()))
         finally:
-            self._drawn()
             self.events.close()
-
-    def _drawn(self) -> None:
-        """The model's weights are drawn, or never will be."""
-        if self._is_drawing:
-            self._is_drawing = False
-            DRAWING.release()
 
     def _begin(self, stage: Stage, step: int) -> None:
         """The loop tells that a step was made and not of which model: its trainer is met where the stage makes it."""
-        self._drawn()
         made_by_stage = stage.step
 
         def step_in_sight(trainer: Trainer, number: int) -> Step:
