@@ -13,6 +13,7 @@ from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.ngram import NGram
 from glassgpt.numerics import log_softmax
+from glassgpt.text.character import CharacterTokenizer
 
 SHAPES = [
     GPTConfig(30, 24, 2, 4, 16),
@@ -140,5 +141,11 @@ def test_a_word_is_the_token_that_it_is_inside_a_text_or_at_its_beginning():
 
 
 def test_words_of_several_tokens_are_named():
-    with pytest.raises(UsageError, match="of these 2 take several: 'ab', 'cc'"):
+    with pytest.raises(UsageError, match="of these 2 take several or none: 'ab', 'cc'"):
         word_tokens(Pairs(), ["a", "ab", "cc"])
+
+
+def test_a_vocabulary_without_a_space_has_words_all_the_same():
+    assert word_tokens(CharacterTokenizer("01"), ["1", "0"]) == [1, 0]
+    with pytest.raises(UsageError, match="of these 1 take several or none: '7'"):
+        word_tokens(CharacterTokenizer("01"), ["1", "7"])

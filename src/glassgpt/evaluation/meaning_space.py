@@ -13,6 +13,7 @@ paths and fans of GPT-2 in two and three dimensions, and finds no law of motion 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,16 +81,25 @@ def meaning_path(
 def word_tokens(tokenizer: Tokenizer, words: Sequence[str]) -> list[int]:
     """The one token of each word: as it is written inside a text, after a space, or else at the beginning of one.
 
-    Raises UsageError that names every word which takes several tokens: it has no embedding of its own.
+    Raises UsageError that names every word which takes several tokens or can't be written: it has no embedding of its
+    own.
     """
-    spellings = [[tokenizer.encode(f" {word}"), tokenizer.encode(word)] for word in words]
-    found = [next((tokens[0] for tokens in both if len(tokens) == 1), None) for both in spellings]
+    found = [_one_token(tokenizer, f" {word}", word) for word in words]
     if whole := [word for word, token in zip(words, found, strict=True) if token is None]:
         raise UsageError(
-            f"words with an embedding of their own are one token each, and of these {len(whole)} take several: "
+            f"words with an embedding of their own are one token each, and of these {len(whole)} take several or none: "
             f"{', '.join(map(repr, whole[:8]))}"
         )
     return [token for token in found if token is not None]
+
+
+def _one_token(tokenizer: Tokenizer, *spellings: str) -> int | None:
+    """The first spelling that is one token; a vocabulary may lack the signs of any."""
+    for text in spellings:
+        with suppress(UsageError):
+            if len(tokens := tokenizer.encode(text)) == 1:
+                return tokens[0]
+    return None
 
 
 def _walked(
