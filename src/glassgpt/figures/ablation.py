@@ -240,7 +240,7 @@ def _caption(data: AblationMap) -> str:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Bits or a thousandth or a millionth of them, with so many digits that the strongest has two or more."""
+    """Bits or a small part of them, with so many digits that the strongest effect has two or more."""
 
     name: str
     factor: float
@@ -251,15 +251,16 @@ class _Unit:
 
 
 def _unit(data: AblationMap) -> _Unit:
+    """A divergence goes as the square of a small change, so that a head that hardly writes has a very small one."""
     top = _top(data)
-    name, factor = next(
-        (unit for unit in (("bits", 1.0), ("millibits", 1e3)) if top * unit[1] >= 0.1), ("microbits", 1e6)
-    )
-    return _Unit(name, factor, 2 if top * factor <= 1 else 1 if top * factor < 10 else 0)
+    names = ("bits", "millibits", "microbits", "nanobits", "picobits")
+    power = next((power for power in range(len(names)) if top * 1e3**power >= 0.1), len(names) - 1)
+    scaled = top * 1e3**power
+    return _Unit(names[power], 1e3**power, 2 if scaled <= 1 else 1 if scaled < 10 else 0)
 
 
 def _top(data: AblationMap) -> float:
-    return max(float(data.heads.max()), float(data.mlps.max()), 1e-9)
+    return max(float(data.heads.max()), float(data.mlps.max()), 1e-12)
 
 
 def _check(data: AblationMap, without: Without) -> None:
