@@ -5,8 +5,9 @@ Run it from the repository's root after a change of `decoding` or `chain`:
     .venv/bin/python page/golden/make.py
 
 `baby.json` is the baby GPT of recipes/baby.toml after each of its fifty steps, as logits; the page's mock serves it.
-`cases.json` holds inputs and what the package makes of them: samplers, stationary laws, hitting probabilities, and the
-page's random numbers and walks, whose algorithm (PCG32) is repeated here.
+`cases.json` holds inputs and what the package makes of them: samplers, stationary laws, hitting probabilities, what a
+part that is switched off takes from the next token, and the page's random numbers and walks, whose algorithm (PCG32) is
+repeated here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from glassgpt.chain.markov import Layer, MarkovChain
 from glassgpt.chain.stationary import stationary_distribution
 from glassgpt.chain.walk import Red
 from glassgpt.decoding.processors import apply, processors
+from glassgpt.figures.ablation import likeliest_of_both
+from glassgpt.models.ablation import effects_of
 from glassgpt.numerics import entropy, log_softmax
 from glassgpt.training.loop import train
 from glassgpt.training.recipe import read_recipe
@@ -177,6 +180,19 @@ def random_cases(baby: np.ndarray) -> dict[str, Any]:
     }
 
 
+def ablation_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Logits of a model and of what is left of it: how far they are apart, and the likeliest tokens of both."""
+    whole = rng.normal(0, 2, 30).astype(np.float32)
+    cases = []
+    for change in (0.0, 1e-4, 0.3, 3.0):
+        ablated = (whole + change * rng.normal(0, 1, 30)).astype(np.float32)
+        js, _ = effects_of(whole, ablated)
+        p, q = np.exp(log_softmax(whole)), np.exp(log_softmax(ablated))
+        top = likeliest_of_both(p, q).tolist()
+        cases.append({"whole": numbers(whole), "ablated": numbers(ablated), "js_nats": float(js), "likeliest": top})
+    return cases
+
+
 def write(name: str, content: Any) -> None:
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     (HERE / name).write_text(text.replace("},{", "},\n{").replace(',"', ',\n"') + "\n")
@@ -187,9 +203,8 @@ def main() -> None:
     baby = the_baby()
     last = np.array(baby["tables"]["3"][-1], dtype=np.float32)
     write("baby.json", baby)
-    write(
-        "cases.json", {"samplers": sampler_cases(rng), "chains": chain_cases(last, rng), "random": random_cases(last)}
-    )
+    cases = {"samplers": sampler_cases(rng), "chains": chain_cases(last, rng), "random": random_cases(last)}
+    write("cases.json", cases | {"ablations": ablation_cases(np.random.default_rng(1))})
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ export class Fetched<T> {
   key = $state("");
   private controller: AbortController | null = null;
   private asked = "";
+  private last: { key: string; work: (signal: AbortSignal) => Promise<T> } | null = null;
 
   /** Ask after a moment, in which a newer question may come, unless this very one was asked last. */
   ask(key: string, work: (signal: AbortSignal) => Promise<T>, waitMs = 0): void {
     if (key === this.asked) return;
     this.asked = key;
+    this.last = { key, work };
     this.controller?.abort();
     const controller = new AbortController();
     this.controller = controller;
@@ -22,9 +24,19 @@ export class Fetched<T> {
     setTimeout(() => void this.answer(key, work, controller), waitMs);
   }
 
+  /** Ask no more; what is known stays. */
+  giveUp(): void {
+    this.controller?.abort();
+    this.controller = null;
+    this.asked = "";
+    this.isBusy = false;
+  }
+
+  /** Ask what was asked last once more. */
   again(): void {
     this.asked = "";
     this.error = null;
+    if (this.last) this.ask(this.last.key, this.last.work);
   }
 
   private async answer(key: string, work: (signal: AbortSignal) => Promise<T>, controller: AbortController): Promise<void> {

@@ -275,6 +275,15 @@ class World {
     return true;
   }
 
+  /** Switch the head that is looked at off, or whatever is off on again; false elsewhere than Inside. */
+  toggleOff(): boolean {
+    const { layer, head, off, place } = this.route;
+    const { n_layer, n_head } = this.modelA ?? {};
+    if (place !== "inside" || !n_layer || !n_head) return false;
+    this.go({ off: off ? null : { layer: Math.min(layer, n_layer - 1), head: Math.min(head, n_head - 1) } }, "replace");
+    return true;
+  }
+
   toggleRed(state: number): void {
     const { red } = this.route;
     this.go({ red: red.includes(state) ? red.filter((other) => other !== state) : [...red, state] });

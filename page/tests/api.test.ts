@@ -110,10 +110,26 @@ describe("server-sent events", () => {
   });
 });
 
+const told = (name: string, data: object): string => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
+
+describe("parts switched off in turn", () => {
+  test("are a job that tells some of them at a time", async () => {
+    const some = [
+      { parts: ["0.0", "0.mlp"], js_nats: [0.1, 0.2], kl_nats: [1, 2], n: 2, of: 4 },
+      { parts: ["1.0", "1.mlp"], js_nats: [0.3, 0.4], kl_nats: [3, 4], n: 4, of: 4 },
+    ];
+    const { api, calls } = served(([path]) =>
+      path.endsWith("/ablations") ? json({ job: "j1" }) : new Response(streamOf(...some.map((data) => told("parts", data)), told("done", { n: 4, of: 4 }))),
+    );
+    expect(await all(api.ablations({ id: "m", step: 3 }, [1, 2]))).toEqual(some);
+    expect(calls.map(([path, { method }]) => `${method} ${path}`)).toEqual(["POST api/v1/ablations", "GET api/v1/jobs/j1/events"]);
+    expect(JSON.parse(calls[0][1].body as string)).toEqual({ model: "m", step: 3, ids: [1, 2] });
+  });
+});
+
 describe("red patterns", () => {
   const what = { pattern: [0, 0], prompt_ids: [1], horizon: 2 };
   const sampler = { temperature: 0.5, topK: 0, topP: 1 };
-  const told = (name: string, data: object): string => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
 
   test("are a job whose events say how likely they are; exactly 0 is told as such", async () => {
     const { api, calls } = served(([path]) =>

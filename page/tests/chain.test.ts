@@ -84,6 +84,19 @@ describe("red states", () => {
     expect(reach(rare, new Set([3]), 3, 0).profile[3]).toBeCloseTo(-2 * small + Math.log(2), 9);
   });
 
+  test("what is nearly certain is not called certain, however little is missing", () => {
+    // From 0 red is met with every token but in one of two, ten or 1e200 cases.
+    for (const [logit, missing] of [[0, 0.5], [Math.log(9), 0.1], [460, Math.exp(-460)]]) {
+      const chain = tableOf({ vocabSize: 2, nStates: 2, logits: Float32Array.from([0, logit, 0, 0]) }, PLAIN);
+      const { profile, fromState } = reach(chain, new Set([1]), 300, 0);
+      for (const t of [1, 2, 5, 50].filter((t) => missing ** t > 1e-300)) expect(-Math.expm1(profile[t]) / missing ** t).toBeCloseTo(1, 5);
+      expect(fromState[0]).toBeLessThan(0); // 0.5 ** 300 or 1e-60000: little, but not nothing
+      expect(fromState[1]).toBe(0);
+    }
+    const always = tableWith([[0, 1], [0.5, 0.5]]);
+    expect(reach(always, new Set([1]), 1, 0).profile[1]).toBe(0);
+  });
+
   test("logarithms and plain floats agree where both can", () => {
     const logits = Float32Array.from({ length: 54 }, (_, i) => 2 * Math.sin(i));
     const plain = tableOf({ vocabSize: 2, nStates: 8, logits: logits.slice(0, 16) }, PLAIN);

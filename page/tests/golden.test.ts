@@ -4,7 +4,7 @@ import cases from "../golden/cases.json";
 import { lossOn, reach, stationary, tableOf } from "../src/lib/chain.ts";
 import { countWindows, idsOf, successor } from "../src/lib/contexts.ts";
 import { draw, Pcg32 } from "../src/lib/random.ts";
-import { entropy, shape, softmax } from "../src/lib/softmax.ts";
+import { entropy, jensenShannon, likeliestOfBoth, shape, softmax } from "../src/lib/softmax.ts";
 
 /** Equal to one part in a million, and exactly where the package says exactly 0. */
 function expectSame(got: ArrayLike<number>, expected: ArrayLike<number>): void {
@@ -42,6 +42,12 @@ describe("the page's numbers are the package's", () => {
     });
     expect(fromState[c.start]).toBe(profile[c.horizon]);
     expectSame(stationary(table, c.start).probs, c.stationary);
+  });
+
+  test.each(cases.ablations)("with a part switched off the distribution moves by $js_nats nats", (c) => {
+    const [p, q] = [c.whole, c.ablated].map((logits) => softmax(Float32Array.from(logits)));
+    expect(Math.abs(jensenShannon(p, q) - c.js_nats)).toBeLessThan(1e-6 * c.js_nats + 1e-15);
+    expect(likeliestOfBoth(p, q, 6)).toEqual(c.likeliest);
   });
 
   test("the random numbers are PCG32's", () => {

@@ -17,6 +17,7 @@ const BUSY: Route = {
   pattern: [0, 0, 1, 0],
   layer: 2,
   head: 3,
+  off: { layer: 2, head: null },
   lesson: "fits",
   knobs: { n: "7", noise: "0.25", text: "(())", before: "的_é" },
 };
@@ -32,6 +33,13 @@ describe("the address", () => {
     for (const route of [HOME, BUSY, { ...BUSY, ids: [7], at: null }, { ...BUSY, ids: [12], at: null }, { ...BUSY, b: null, shown: "a" as const }]) {
       expect(fromHash(toHash(route))).toEqual(route);
     }
+  });
+
+  test("what is switched off is a head or an MLP of a layer", () => {
+    expect(toHash({ ...HOME, place: "inside", off: { layer: 3, head: 2 } })).toBe("#/inside?off=3.2");
+    expect(fromHash("#/inside?off=3.2").off).toEqual({ layer: 3, head: 2 });
+    expect(fromHash("#/inside?off=0.mlp").off).toEqual({ layer: 0, head: null });
+    for (const wrong of ["3", "3.", ".2", "3.2.1", "-1.0", "3.x", "9999.0", "0.1001"]) expect(fromHash(`#/inside?off=${wrong}`).off).toBeNull();
   });
 
   test.each(["a b", "runs/baby", "x@", "x@1", "é&m=?#%"])("a model called %j keeps its name", (id) => {

@@ -68,7 +68,10 @@ describe("numbers", () => {
     expect(fromLog(-4700)).toBe("6.5e−2042");
     expect(fromLog(-Infinity)).toBe("0");
     expect(fromLog(0)).toBe("100%");
-    expect(fromLog(-1e-20)).toBe(">99.9%");
+    expect(fromLog(Math.log(0.9994))).toBe("99.9%");
+    expect(fromLog(Math.log1p(-4.2e-4))).toBe("1 − 4.2e−4");
+    expect(fromLog(-1e-20)).toBe("1 − 1.0e−20");
+    expect(fromLog(-Number.MIN_VALUE)).toBe(">1 − 1e−300");
   });
 
   test("large numbers are powers of ten", () => {

@@ -2,11 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from glassgpt.cli.inside import INSIDE
 from glassgpt.cli.lessons import LESSONS, OF_TEXTS
 from glassgpt.cli.main import main
+from glassgpt.cli.tokenize import piece_of
+from glassgpt.loading import load
+from glassgpt.numerics import jensen_shannon, log_softmax
 
 TEXT = "Mira has a lamp. Alon has a kite."
 HOSTILE = "Mira \x00\x07\u202e has $x$ <script> 🜏 a\tlamp" * 3
@@ -29,10 +34,30 @@ def test_every_picture_of_a_model_with_a_text_in_it_is_drawn(figure, base, tmp_p
     assert json.loads(capsys.readouterr().out) == {"figure": figure, "file": str(out)}
 
 
-@pytest.mark.parametrize("figure", ["next-token", "attention", "lens", "meaning-path"])
+@pytest.mark.parametrize("figure", ["next-token", "attention", "ablation", "lens", "meaning-path"])
 def test_a_hostile_text_is_drawn_as_the_text_it_is(figure, base, tmp_path):
     out = tmp_path / "picture.png"
     assert see(figure, base, "--text", HOSTILE[:40], "--out", out, "--max-new-tokens", 4) == 0 and is_picture(out)
+
+
+def test_the_bars_are_of_the_head_that_was_asked_for(base, tmp_path, monkeypatch):
+    """And their numbers those of weights with that head's columns set to zero."""
+    drawn = []
+    monkeypatch.setattr("glassgpt.figures.ablation.draw_ablation", lambda *data: drawn.append(data) or Figure())
+    assert see("ablation", base, "--text", TEXT, "--off", "0.1", "--out", tmp_path / "picture.svg") == 0
+    [(effects, bars, title)] = drawn
+    model, tokenizer = load(base)
+    D = model.config.head_width
+    model.h[0].attn.c_proj.weight.data[:, D : 2 * D] = 0
+    ids = tokenizer.encode(TEXT)
+    probs = np.exp(log_softmax(model.next_token_logits([ids])[0]))
+    assert (bars.layer, bars.head, title) == (0, 1, None)
+    named = {piece_of(tokenizer, int(token)): probs[token] for token in np.argsort(-probs)[:6]}
+    shown = dict(zip(bars.names, bars.ablated, strict=True))
+    for name, probability in named.items():
+        assert abs(shown[name] - probability) < 1e-5
+    whole = np.exp(log_softmax(load(base)[0].next_token_logits([ids])[0]))
+    assert abs(effects.heads[0, 1] - float(jensen_shannon(whole, probs)) / np.log(2)) < 1e-6
 
 
 @pytest.mark.parametrize("figure", OF_TEXTS)
@@ -70,6 +95,7 @@ def test_the_landscape_of_a_run_is_drawn(figure, baby_run, tmp_path):
         (["neighbours", "RUN", "--words", "qqqq", "--out", "a.png"], "qqqq"),
         (["attention-head", "RUN", "--text", "Mira has a lamp.", "--layer", "7", "--out", "a.png"], "7"),
         (["attention-head", "RUN", "--text", "Mira has a lamp.", "--head", "7", "--out", "a.png"], "7"),
+        (["ablation", "RUN", "--text", "Mira has a lamp.", "--off", "0.9", "--out", "a.png"], "a part is LAYER.HEAD"),
         (["letters", "no-such-file.txt", "--out", "a.png"], "no-such-file.txt"),
     ],
 )

@@ -54,7 +54,10 @@ class Beside:
     def log_reach(self, red: Sequence[int], n: int, start: int) -> float:
         """The natural logarithm of P(red within n tokens)."""
         marked = Red.of_contexts(self.chain, [self.context(state) for state in red])
-        within = hitting_probability(self.chain, marked, n, self.context(start)).within[n]
+        passage = hitting_probability(self.chain, marked, n, self.context(start))
+        within, missing = passage.within[n], float(passage.survival[n])
+        if missing < 0.5:
+            return math.log1p(-missing)
         return -math.inf if within.is_zero() else float(within.log())
 
     def context(self, state: int) -> list[int]:

@@ -53,13 +53,17 @@ def from_log(logarithm: float) -> str:
 
     >>> from_log(-math.inf), from_log(0.0), from_log(math.log(0.25)), from_log(math.log(4.13e-7)), from_log(-4700.0)
     ('0', '100%', '25.0%', '4.1e−7', '6.5e−2042')
+    >>> from_log(math.log1p(-4.2e-4)), from_log(-8.585e-150)
+    ('1 − 4.2e−4', '1 − 8.6e−150')
     """
     if logarithm == -math.inf:
         return "0"
     if logarithm == 0:
         return "100%"
+    if logarithm > math.log(0.9995):
+        return f"1 − {from_log(math.log(-math.expm1(logarithm)))}"
     if logarithm > math.log(0.001):
-        return tenth(min(math.exp(logarithm), 1 - 2**-52))
+        return tenth(math.exp(logarithm))
     log10 = logarithm / math.log(10)
     power = math.floor(log10)
     mantissa = fixed(10 ** (log10 - power), 1)

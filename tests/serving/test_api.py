@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -12,12 +15,14 @@ from glassgpt.chain.markov import MarkovChain
 from glassgpt.decoding.generate import generate
 from glassgpt.decoding.processors import processors
 from glassgpt.decoding.shaped import Shaped
+from glassgpt.models.ablation import ablations
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.trace import Want, embedding_rows, trace
 from glassgpt.numerics import log_softmax
 from glassgpt.serving.inside import mean_pooled, thumbs
 from glassgpt.serving.meaning import widest_view
+from glassgpt.serving.refusals import Cancelled
 from glassgpt.training.recipe import read_recipe
 
 UNTRAINED, BABY = "baby-gpt-untrained", "baby"
@@ -295,7 +300,20 @@ def test_thumbs_are_the_same_however_many_layers_are_looked_at_together(monkeypa
 
 @pytest.mark.parametrize(
     "name",
-    ["attention", "attention:", "attention:4", "attention:-1", "lens:0", "lens:3", "mlp:x", "lens:²", "everything"],
+    [
+        *(
+            "attention",
+            "attention:",
+            "attention:4",
+            "attention:-1",
+            "lens:0",
+            "lens:3",
+            "mlp:x",
+            "lens:²",
+            "everything",
+        ),
+        *("off", "off:", "off:4.0", "off:0.4", "off:1.MLP", "off:1.²", "logits:1"),
+    ],
 )
 def test_what_cannot_be_wanted_is_refused(ask, name):
     refused(ask("trace", model=BABY, ids=[1], want=[name]), 400, "usage")
@@ -308,6 +326,75 @@ def test_a_model_that_is_no_gpt_has_no_inside(ask):
 
 def test_a_trace_is_of_one_window(ask):
     refused(ask("trace", model=BABY, ids=[1, 0, 1, 1], want=["embeddings"]), 413, "too_big")
+
+
+@pytest.mark.parametrize("part", ["1.0", "0.mlp"])
+def test_a_part_can_be_switched_off(ask, six, part):
+    """The same logits as from weights with which it has nothing to write."""
+    ids = [1, 4, 2, 0]
+    tensors, _ = tensors_of(ask("trace", model="tiny", ids=ids, want=["logits", f"off:{part}"]))
+    model = copy.deepcopy(six)
+    assert np.allclose(tensors["logits"], model.next_token_logits([ids])[0], atol=1e-5)
+    with torch.no_grad():
+        if part == "1.0":
+            model.h[1].attn.c_proj.weight[:, :4] = 0
+        else:
+            for parameter in model.h[0].mlp.c_proj.parameters():
+                parameter.zero_()
+    assert tensors.keys() == {"logits", f"off:{part}"}
+    assert np.allclose(tensors[f"off:{part}"], model.next_token_logits([ids])[0], atol=1e-5)
+    assert not np.allclose(tensors[f"off:{part}"], tensors["logits"], atol=1e-3)
+
+
+def test_one_part_at_a_time(ask):
+    refused(ask("trace", model=BABY, ids=[1], want=["off:0.0", "off:0.1"]), 400, "usage")
+
+
+def test_every_part_is_switched_off_in_one_job(client, ask, six):
+    ids = [1, 4, 2, 0]
+    job = says(ask("ablations", model="tiny", ids=ids))["job"]
+    *told, done = events_of(client.get(f"/api/v1/jobs/{job}/events").text)
+    assert done == ("done", {"n": 6, "of": 6})
+    found, seen = ablations(six, ids), []
+    for name, data in told:
+        assert name == "parts" and data["of"] == 6
+        for part, js, kl in zip(data["parts"], data["js_nats"], data["kl_nats"], strict=True):
+            layer, head = part.split(".")
+            at = (int(layer),) if head == "mlp" else (int(layer), int(head))
+            heads_or_mlps = (found.mlps, found.mlps_kl) if head == "mlp" else (found.heads, found.heads_kl)
+            assert (js, kl) == pytest.approx(tuple(one[at] for one in heads_or_mlps), rel=1e-4, abs=1e-9)
+            seen.append(part)
+        assert data["n"] == len(seen)
+    assert seen == ["0.0", "0.1", "0.mlp", "1.0", "1.1", "1.mlp"] and found.heads.max() > 1e-4
+
+
+def test_the_ablations_of_a_model_without_heads_or_of_a_long_text_are_refused(ask, six):
+    refused(ask("ablations", model="plain", ids=[1]), 501, "usage")
+    refused(ask("ablations", model=BABY, ids=[1, 0, 1, 1]), 413, "too_big")
+    refused(ask("ablations", model="tiny", ids=[]), 400, "usage")
+    refused(ask("ablations", model="tiny", ids=[1], off="0.0"), 400, "usage")
+
+
+def test_ablations_stop_where_nobody_waits_for_them(api, ask, client, monkeypatch, six):
+    """After the first parts the job is dropped: the second are never begun."""
+    asked, has_begun, may_go_on = [], threading.Event(), threading.Event()
+
+    def slowly(model, tokens, parts):
+        for some in (parts[:1], parts[1:]):
+            asked.append(some)
+            has_begun.set()
+            assert may_go_on.wait(20)
+            yield some, np.zeros((len(some), 6), dtype=np.float32)
+
+    monkeypatch.setattr("glassgpt.serving.inside.without", slowly)
+    name = says(ask("ablations", model="tiny", ids=[1, 2]))["job"]
+    job = api.jobs[name]
+    assert has_begun.wait(20)
+    assert says(client.delete(f"/api/v1/jobs/{name}")) == {"job": name}
+    may_go_on.set()
+    with pytest.raises(Cancelled):
+        job.answer.result(20)
+    assert len(asked) == 1
 
 
 # ---- meaning ---------------------------------------------------------------------------------------------------------

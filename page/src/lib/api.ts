@@ -42,7 +42,7 @@ export interface ModelInfo {
 export interface Info {
   version: string;
   models: ModelInfo[];
-  limits: { max_states: number; max_trace_tokens: number; max_new_tokens: number; max_train_steps?: number };
+  limits: { max_states: number; max_trace_tokens: number; max_ablation_tokens?: number; max_new_tokens: number; max_train_steps?: number };
 }
 
 export interface Piece {
@@ -98,6 +98,14 @@ export interface Projection {
 
 /** How likely a pattern is within n tokens: decimal logarithms, minus infinity for a probability of exactly 0. */
 export type RedEvent = { name: "estimate"; n: number; log10: number } | { name: "done"; within: number[] };
+
+/** Some parts of a model, and how far the next token's distribution moves without each; `n` of `of` are done. */
+export interface PartsEvent {
+  parts: string[];
+  js_nats: number[];
+  n: number;
+  of: number;
+}
 
 export interface Neighbour {
   id: number;
@@ -176,18 +184,31 @@ export class Api {
     more: { pattern: readonly number[]; prompt_ids: readonly number[]; horizon: number },
     signal?: AbortSignal,
   ): AsyncGenerator<RedEvent> {
-    const reply = await this.ask("POST", "/red", { ...named(model), ...spelled(sampler), ...more }, signal);
-    const path = `/jobs/${encodeURIComponent(((await reply.json()) as { job: string }).job)}`;
+    for await (const { name, data } of this.job("/red", { ...named(model), ...spelled(sampler), ...more }, signal)) {
+      if (name === "estimate") yield { name, n: data.n as number, log10: (data.log10_p as number | null) ?? -Infinity };
+      if (name === "done") yield { name, within: (data.log10_within as (number | null)[]).map((log10) => log10 ?? -Infinity) };
+    }
+  }
+
+  /** What the token after a text loses without each head and MLP of a model, some of them at a time. */
+  async *ablations(model: ModelRef, ids: readonly number[], signal?: AbortSignal): AsyncGenerator<PartsEvent> {
+    for await (const { name, data } of this.job("/ablations", { ...named(model), ids }, signal)) {
+      if (name === "parts") yield data as unknown as PartsEvent;
+    }
+  }
+
+  /** The events of something that takes long. Leaving the loop early ends it on the server too. */
+  private async *job(path: string, body: object, signal?: AbortSignal): AsyncGenerator<ServerEvent> {
+    const reply = await this.ask("POST", path, body, signal);
+    const place = `/jobs/${encodeURIComponent(((await reply.json()) as { job: string }).job)}`;
     let isDone = false;
     try {
-      for await (const { name, data } of this.events("GET", `${path}/events`, undefined, signal)) {
-        if (name === "estimate") yield { name, n: data.n as number, log10: (data.log10_p as number | null) ?? -Infinity };
-        if (name !== "done") continue;
-        isDone = true;
-        yield { name, within: (data.log10_within as (number | null)[]).map((log10) => log10 ?? -Infinity) };
+      for await (const event of this.events("GET", `${place}/events`, undefined, signal)) {
+        isDone ||= event.name === "done";
+        yield event;
       }
     } finally {
-      if (!isDone) void this.ask("DELETE", path, undefined).catch(() => undefined);
+      if (!isDone) void this.ask("DELETE", place, undefined).catch(() => undefined);
     }
   }
 

@@ -15,6 +15,8 @@ const MOST_SWEEPS = 20_000;
 const STILL = 1e-13;
 /** A float64 is never trusted below e to this power: sums are then taken in logarithms. */
 const LOWEST_LOG = -600;
+/** Above this logarithm too few digits are left of what is missing to 1. */
+const NEARLY = -1e-6;
 
 export interface Chain {
   vocabSize: number;
@@ -316,22 +318,38 @@ export interface Reach {
 export function reach(table: Table, red: ReadonlySet<number>, horizon: number, start: number): Reach {
   const isRed = new Uint8Array(table.nStates);
   for (const state of red) isRed[state] = 1;
-  return plainReach(table, isRed, horizon, start) ?? logReach(table, isRed, horizon, start);
+  const hit = swept(table, isRed, horizon, start, 1);
+  if (!hit.fromState.some((log, state) => !isRed[state] && log > NEARLY)) return hit;
+  const missed = swept(table, isRed, horizon, start, 0);
+  return { profile: besideOne(hit.profile, missed.profile), fromState: besideOne(hit.fromState, missed.fromState) };
+}
+
+/** Beside 1 a float holds little of what is missing: the probability of not getting there is a sum of its own. */
+function besideOne(logs: Float64Array, missing: Float64Array): Float64Array {
+  return logs.map((log, i) => {
+    if (log <= NEARLY) return log;
+    return missing[i] === -Infinity ? 0 : Math.min(Math.log1p(-Math.exp(missing[i])), -Number.MIN_VALUE);
+  });
+}
+
+/** ln P(red within t tokens) where `atRed` is 1, and ln P(not within t) where it is 0. */
+function swept(table: Table, isRed: Uint8Array, horizon: number, start: number, atRed: 0 | 1): Reach {
+  return plainSweep(table, isRed, horizon, start, atRed) ?? logSweep(table, isRed, horizon, start, atRed);
 }
 
 /** In ordinary floats; null if one of them came so near to the smallest that digits may be lost. */
-function plainReach(table: Table, isRed: Uint8Array, horizon: number, start: number): Reach | null {
+function plainSweep(table: Table, isRed: Uint8Array, horizon: number, start: number, atRed: 0 | 1): Reach | null {
   const { vocabSize: V, nStates, probs } = table;
   if (hasTiny(table)) return null;
   const smallest = Math.exp(LOWEST_LOG);
-  let now = Float64Array.from(isRed);
+  let now = Float64Array.from(isRed, (red) => (red ? atRed : 1 - atRed));
   const profile = new Float64Array(horizon + 1);
   profile[0] = Math.log(now[start]);
   for (let t = 1; t <= horizon; t++) {
     const next = new Float64Array(nStates);
     for (let state = 0; state < nStates; state++) {
       if (isRed[state]) {
-        next[state] = 1;
+        next[state] = atRed;
         continue;
       }
       const first = (state * V) % nStates;
@@ -351,15 +369,18 @@ function plainReach(table: Table, isRed: Uint8Array, horizon: number, start: num
   return { profile, fromState: now.map(Math.log) };
 }
 
-function logReach(table: Table, isRed: Uint8Array, horizon: number, start: number): Reach {
+function logSweep(table: Table, isRed: Uint8Array, horizon: number, start: number, atRed: 0 | 1): Reach {
   const { vocabSize: V, nStates, logs } = table;
-  let now = Float64Array.from(isRed, (red) => (red ? 0 : -Infinity));
+  let now = Float64Array.from(isRed, (red) => (red === atRed ? 0 : -Infinity));
   const profile = new Float64Array(horizon + 1);
   profile[0] = now[start];
   for (let t = 1; t <= horizon; t++) {
     const next = new Float64Array(nStates);
     for (let state = 0; state < nStates; state++) {
-      if (isRed[state]) continue; // its logarithm is 0
+      if (isRed[state]) {
+        next[state] = now[state];
+        continue;
+      }
       const first = (state * V) % nStates;
       let top = -Infinity;
       for (let token = 0; token < V; token++) top = Math.max(top, logs[state * V + token] + now[first + token]);

@@ -1,7 +1,7 @@
 /** The page's keyboard: which key does what, and where it must stay what it is. */
 
 export type Command =
-  | { do: "prompt" | "play" | "back" | "forward" | "temperature" | "red" | "compare" | "help" | "leave" }
+  | { do: "prompt" | "play" | "back" | "forward" | "temperature" | "red" | "off" | "compare" | "help" | "leave" }
   | { do: "layer" | "head"; by: 1 | -1 }
   | { do: "token"; token: number };
 
@@ -12,6 +12,7 @@ export const HELP: [string, string][] = [
   [", .", "key.step"],
   ["[ ]", "key.layer"],
   ["{ }", "key.head"],
+  ["o", "key.off"],
   ["← → ↑ ↓", "key.arrows"],
   ["0 – 9", "key.digits"],
   ["t", "key.temperature"],
@@ -32,6 +33,7 @@ const PLAIN: Record<string, Command> = {
   "}": { do: "head", by: 1 },
   t: { do: "temperature" },
   r: { do: "red" },
+  o: { do: "off" },
   c: { do: "compare" },
   "?": { do: "help" },
   Escape: { do: "leave" },

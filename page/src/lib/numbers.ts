@@ -1,5 +1,10 @@
 /** How numbers are written: a probability above 0 is never shown as 0, and one below 1 never as 1. */
 
+/** The logarithm above which a tenth of a percent would be rounded to 100%. */
+const NEARLY = Math.log(0.9995);
+/** What a logarithm this side of 0 can still say of how much is missing to 1. */
+const SMALLEST = 1e-300;
+
 /** A probability in whole percent, as the figures have it: 79%, <1%, >99%. */
 export function percent(probability: number): string {
   return guarded(probability, (100 * probability).toFixed(0));
@@ -22,11 +27,13 @@ function guarded(probability: number, rounded: string): string {
   return Number(rounded) === 100 ? "100%" : Number(rounded) === 0 ? "0%" : `${rounded}%`;
 }
 
-/** A probability of any size from its natural logarithm: 12.3%, 4.1e-7, 2e-2041; exactly 0 and 1 as such. */
+/** A probability of any size from its natural logarithm: 12.3%, 4.1e-7, 2e-2041, 1 - 3e-150; exactly 0 and 1 as such. */
 export function fromLog(log: number): string {
   if (log === -Infinity) return "0";
   if (log === 0) return "100%";
-  if (log > Math.log(0.001)) return finePercent(Math.min(Math.exp(log), 1 - Number.EPSILON));
+  if (log > -SMALLEST) return `>1 − ${SMALLEST}`.replace("e-", "e−");
+  if (log > NEARLY) return `1 − ${fromLog(Math.log(-Math.expm1(log)))}`;
+  if (log > Math.log(0.001)) return finePercent(Math.exp(log));
   const log10 = log / Math.LN10;
   let power = Math.floor(log10);
   let mantissa = (10 ** (log10 - power)).toFixed(1);

@@ -7,6 +7,7 @@
  * from anywhere.
  */
 
+import { readPart, spellPart, type Part } from "./ablation.ts";
 import { PLAIN, type Sampler } from "./softmax.ts";
 
 export const PLACES = ["chain", "tokens", "inside", "meaning", "red", "lessons"] as const;
@@ -47,6 +48,8 @@ export interface Route {
   /** Which layer and head are looked into. */
   layer: number;
   head: number;
+  /** What is switched off inside. */
+  off: Part | null;
   lesson: Lesson;
   /** What is set in the lesson, by its own names. */
   knobs: Readonly<Record<string, string>>;
@@ -74,6 +77,7 @@ export const HOME: Route = {
   pattern: [],
   layer: 0,
   head: 0,
+  off: null,
   lesson: "letters",
   knobs: {},
 };
@@ -98,6 +102,7 @@ export function toHash(route: Route): string {
   if (route.pattern.length > 0) query.set("pat", spellIds(route.pattern));
   if (route.layer > 0) query.set("L", String(route.layer));
   if (route.head > 0) query.set("H", String(route.head));
+  if (route.off) query.set("off", spellPart(route.off));
   if (route.lesson !== HOME.lesson) query.set("lesson", route.lesson);
   for (const [name, value] of Object.entries(route.knobs)) query.set(`x.${name}`, value);
   const text = [...query].map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("%40", "@")}`).join("&");
@@ -129,6 +134,7 @@ export function fromHash(hash: string): Route {
     pattern: readIds(query.get("pat")).slice(0, LONGEST_PATTERN),
     layer: Math.trunc(number(query.get("L"), 0, 1000, HOME.layer)),
     head: Math.trunc(number(query.get("H"), 0, 1000, HOME.head)),
+    off: readPart(query.get("off")),
     lesson: oneOf(LESSONS, query.get("lesson"), HOME.lesson),
     knobs: readKnobs(query),
   };

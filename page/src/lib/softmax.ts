@@ -147,6 +147,12 @@ export function likeliest(values: ArrayLike<number>, n: number): number[] {
   return heap.sort((a, b) => (isBefore(a, b) ? -1 : 1));
 }
 
+/** The ids of the `n` likeliest tokens of each of two distributions, in the order of the first. */
+export function likeliestOfBoth(p: ArrayLike<number>, q: ArrayLike<number>, n: number): number[] {
+  const chosen = new Set([...likeliest(p, n), ...likeliest(q, n)]);
+  return [...chosen].sort((a, b) => p[b] - p[a] || a - b);
+}
+
 /** Shannon entropy in nats; a probability of 0 contributes nothing. */
 export function entropy(probs: ArrayLike<number>): number {
   let sum = 0;

@@ -38,6 +38,9 @@ def add_inside(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--words", metavar="WORDS", help="of embedding-map and neighbours: words joined by commas")
     group.add_argument("--layer", type=int, default=0, metavar="L", help="of attention-head: which layer, from 0 (0)")
     group.add_argument("--head", type=int, default=0, metavar="H", help="of attention-head: which head, from 0 (0)")
+    group.add_argument(
+        "--off", metavar="PART", help="of ablation: whose bars, LAYER.HEAD or LAYER.mlp (the strongest head)"
+    )
     group.add_argument("--max-new-tokens", type=int, default=20, metavar="N", help="of meaning-*: tokens to write (20)")
     group.add_argument("--seed", type=int, default=0, help="of what is drawn by chance (0)")
 
@@ -183,6 +186,27 @@ def lens(inside: Inside) -> Figure:
     return draw_lens(LensGrid(inside.pieces, inside.ids, named, top, np.exp(found.lens_logprobs[..., 0])), inside.title)
 
 
+def ablation(inside: Inside) -> Figure:
+    import numpy as np
+
+    from glassgpt.figures.ablation import AblationMap, Without, draw_ablation, likeliest_of_both
+    from glassgpt.models.ablation import Part, ablated_logits, ablations
+    from glassgpt.models.trace import torch_gpt_in
+    from glassgpt.numerics import LN2, log_softmax
+
+    config, named = torch_gpt_in(inside.model).config, inside.args.off
+    chosen = None if named is None else Part.named(named, config)  # before the work, not after it
+    found = ablations(inside.model, inside.ids)
+    part = found.strongest_head() if chosen is None else chosen
+    ablated = ablated_logits(inside.model, inside.ids, part)
+    p, q = np.exp(log_softmax(found.logits)), np.exp(log_softmax(ablated))
+    top = likeliest_of_both(p, q)
+    kl = found.mlps_kl[part.layer] if part.head is None else found.heads_kl[part.layer, part.head]
+    names = [inside.piece(token) for token in top]
+    bars = Without(part.layer, part.head, names, p[top], q[top], float(kl) / LN2)
+    return draw_ablation(AblationMap(inside.text, found.heads / LN2, found.mlps / LN2), bars, inside.title)
+
+
 # ---- Meaning space ---------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +247,7 @@ INSIDE: dict[str, tuple[Callable[[Inside], Figure], str]] = {
     "attention": (attention, "what every head of every layer looks at in --text"),
     "attention-head": (attention_head, "one head, --layer and --head, large"),
     "lens": (lens, "what each layer would say comes next, at every place of --text"),
+    "ablation": (ablation, "which heads and MLPs the token after --text hangs on: each switched off in turn"),
     "meaning-path": (
         meaning_path,
         "the path of --text through meaning space as the model writes on, in two dimensions",

@@ -94,12 +94,7 @@ def trace(model: LanguageModel, tokens: Sequence[int] | np.ndarray, want: Want) 
     TooLargeError if what is wanted won't fit in the memory that is free.
     """
     gpt = torch_gpt_in(model)
-    text = as_contexts(np.asarray(tokens)[None], gpt.vocab_size)
-    if text.shape[1] > gpt.context_length:
-        raise UsageError(
-            f"a trace is of one window, at most {gpt.context_length} tokens, and the text has {text.shape[1]}: give "
-            f"the last {gpt.context_length}, which are all that the model sees"
-        )
+    text = one_window(gpt, tokens)
     attention, hidden = (layers_of(layers, gpt.config) for layers in (want.attention, want.hidden))
     if not 0 <= want.lens <= gpt.vocab_size:
         raise UsageError(f"a lens keeps 0 to {gpt.vocab_size} tokens (the vocabulary), got {want.lens}")
@@ -118,6 +113,17 @@ def torch_gpt_in(model: LanguageModel) -> GPT:
         f"only a GPT in torch can be traced, and this is a {type(model).__name__}: trace the model inside it (`.model` "
         "of a shaped one), or put an ArrayGPT's parameters into torch with weights.tensors.torch_gpt(params, config)"
     )
+
+
+def one_window(gpt: GPT, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+    """A text that the model sees as a whole, as one context: (1, T). Raises UsageError for a longer one."""
+    text = as_contexts(np.asarray(tokens)[None], gpt.vocab_size)
+    if text.shape[1] > gpt.context_length:
+        raise UsageError(
+            f"what is looked into is one window, at most {gpt.context_length} tokens, and the text has "
+            f"{text.shape[1]}: give the last {gpt.context_length}, which are all that the model sees"
+        )
+    return text
 
 
 def layers_of(layers: Layers, config: GPTConfig) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from glassgpt import __version__
 from glassgpt.serving.asked import Asked, read_asked
 from glassgpt.serving.events import Event, EventStream, Json, first_of, gone
 from glassgpt.serving.generation import MAX_NEW_TOKENS, Writing
-from glassgpt.serving.inside import MAX_TRACE_TOKENS, MOST_WANTED, Wanted
+from glassgpt.serving.inside import MAX_ABLATION_TOKENS, MAX_TRACE_TOKENS, MOST_WANTED, PartsQuestion, Wanted
 from glassgpt.serving.meaning import MOST_NEIGHBOURS, View, neighbours
 from glassgpt.serving.models import MAX_NUMBERS, MAX_STATES, Models, Served
 from glassgpt.serving.recipes import MOST_STEPS, recipe_asked
@@ -50,6 +50,7 @@ class Api:
             "chain": self.chain,
             "generate": self.generate,
             "trace": self.trace,
+            "ablations": self.ablations,
             "project": self.project,
             "neighbours": self.neighbours,
             "red": self.red,
@@ -83,6 +84,7 @@ class Api:
         limits = {
             "max_states": MAX_STATES,
             "max_trace_tokens": MAX_TRACE_TOKENS,
+            "max_ablation_tokens": MAX_ABLATION_TOKENS,
             "max_new_tokens": MAX_NEW_TOKENS,
             "max_train_steps": MOST_STEPS,
         }
@@ -225,7 +227,16 @@ class Api:
         asked, served, step = await self._asked(request)
         question = RedQuestion.asked(asked, served)
         asked.nothing_else()
-        job = served.submit(lambda: question.answered(served, step))
+        return self._begin(served.submit(lambda: question.answered(served, step)))
+
+    async def ablations(self, request: Request) -> Response:
+        asked, served, step = await self._asked(request)
+        question = PartsQuestion.asked(asked, served)
+        asked.nothing_else()
+        return self._begin(served.submit(lambda: question.answered(served, step)))
+
+    def _begin(self, job: Job) -> Response:
+        """Keep a job under a name, by which its events are read; the oldest of those that are done are forgotten."""
         name = secrets.token_hex(8)
         self.jobs[name] = job
         for old in [name for name, job in self.jobs.items() if job.is_done][: max(0, len(self.jobs) - MOST_JOBS_KEPT)]:
@@ -250,7 +261,9 @@ class Api:
     def _job(self, request: Request) -> Job:
         name = request.path_params["job"]
         if name not in self.jobs:
-            raise Refusal("missing", f"there is no job {name[:40]!a}", "begin one with /api/v1/red")
+            raise Refusal(
+                "missing", f"there is no job {name[:40]!a}", "begin one with /api/v1/red or /api/v1/ablations"
+            )
         return self.jobs[name]
 
 

@@ -1,35 +1,43 @@
-"""What a page asks to see inside a GPT, by name, and the arrays of a trace that answer it."""
+"""What a page asks to see inside a GPT, by name, and the arrays that answer it; and what is lost without each part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from glassgpt.errors import UnsupportedError
 from glassgpt.interface import LanguageModel
+from glassgpt.models.ablation import Part, ablated_logits, effects_of, parts_of, without
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.trace import Trace, Want, trace
+from glassgpt.serving.asked import Asked
+from glassgpt.serving.events import Event
+from glassgpt.serving.models import Served
 from glassgpt.serving.refusals import Refusal
 from glassgpt.serving.tensors import as_float32
 
 MAX_TRACE_TOKENS = 512
+MAX_ABLATION_TOKENS = 128  # of a text that as many forward passes go over as there are heads and MLPs
 MOST_WANTED = 64  # names in one request
 MOST_OF_LENS = 100  # tokens at a layer and position
 THUMB = 32  # positions along the side of a small attention picture
 NUMBERS_AT_ONCE = 1 << 24  # of attention, while thumbs are made
-KNOWN = "embeddings, attention:LAYER, attention_thumbs, lens:K, residual_norms, mlp:LAYER"
+KNOWN = "embeddings, attention:LAYER, attention_thumbs, lens:K, residual_norms, mlp:LAYER, logits, off:LAYER.HEAD"
 
 
 @dataclass
 class Wanted:
-    """What was asked for: layers, and of the lens how many tokens (0 for none)."""
+    """What was asked for: layers, of the lens how many tokens (0 for none), and the part to be switched off, if any."""
 
     embeddings: bool = False
     residual_norms: bool = False
     thumbs: bool = False
+    logits: bool = False
     lens: int = 0
+    off: Part | None = None
     attention: list[int] = field(default_factory=list)
     hidden: list[int] = field(default_factory=list)
 
@@ -46,7 +54,9 @@ class Wanted:
             if word in most:
                 value = _number(name, number, 1 if word == "lens" else 0, most[word])
                 wanted._add(word, value)
-            elif name in ("embeddings", "residual_norms", "attention_thumbs"):
+            elif word == "off" and wanted.off is None:
+                wanted.off = Part.named(number, config)
+            elif name in ("embeddings", "residual_norms", "attention_thumbs", "logits"):
                 setattr(wanted, name.removeprefix("attention_"), True)
             else:
                 raise Refusal("usage", f"want holds {name[:60]!a}, which is none of {KNOWN}", f"ask for {KNOWN}")
@@ -66,7 +76,38 @@ class Wanted:
         found = dict(_named(trace(model, ids, want)))
         if self.thumbs:
             found["attention_thumbs"] = thumbs(model, ids)
+        if self.logits:
+            found["logits"] = as_float32(ablated_logits(model, ids))
+        if self.off is not None:
+            found[f"off:{self.off}"] = as_float32(ablated_logits(model, ids, self.off))
         return found
+
+
+@dataclass(frozen=True)
+class PartsQuestion:
+    """What each head and each MLP of a GPT does to the token after a text."""
+
+    ids: list[int]
+    config: GPTConfig
+
+    @classmethod
+    def asked(cls, asked: Asked, served: Served) -> PartsQuestion:
+        """Raises Refusal for a text that is too long, UnsupportedError for a model that is no GPT."""
+        if served.source.config is None:
+            raise UnsupportedError("only a GPT can be looked into, and this model is none")
+        longest = min(MAX_ABLATION_TOKENS, served.source.context_length)
+        return cls(asked.ids("ids", served.source.vocab_size, most=longest), served.source.config)
+
+    def answered(self, served: Served, step: int | None) -> Generator[Event, None, dict[str, Any]]:
+        """Some parts of a layer at a time, from the first layer on, and how far the distribution moves without each."""
+        model, parts, n_done = served.model(step), parts_of(self.config), 0
+        whole = ablated_logits(model, self.ids)
+        for some, logits in without(model, self.ids, parts):
+            js, kl = effects_of(whole, logits)
+            n_done += len(some)
+            effects = {"parts": [str(part) for part in some], "js_nats": js.tolist(), "kl_nats": kl.tolist()}
+            yield Event("parts", effects | {"n": n_done, "of": len(parts)})
+        return {"n": n_done, "of": len(parts)}
 
 
 def _number(name: str, digits: str, low: int, high: int) -> int:
