@@ -1,5 +1,5 @@
 """Imports run one way: interface <- text, models, decoding, chain <- weights, evaluation, figures <- training,
-prompting <- serving <- cli. This file is the table, and holds it."""
+prompting <- serving <- notebook <- cli. This file is the table, and holds it."""
 
 import ast
 import subprocess
@@ -13,7 +13,7 @@ import glassgpt
 ROOT = Path(glassgpt.__file__).parent
 
 STEPS: list[set[str]] = [
-    {"errors"},
+    {"errors", "display"},
     {"numerics", "files"},
     {"automata"},
     {"interface"},
@@ -23,12 +23,14 @@ STEPS: list[set[str]] = [
     {"loading"},
     {"training", "prompting"},
     {"serving"},
+    {"notebook"},
     {"cli"},
     {"__main__"},
 ]
 STEP = {room: i for i, rooms in enumerate(STEPS) for room in rooms}
 ONLY = {  # rooms that read less than all below them
     "errors": set(),
+    "display": set(),
     "files": {"errors"},
     "numerics": {"errors"},
     "automata": {"errors", "numerics"},
@@ -108,8 +110,18 @@ def test_chain_and_decoding_know_no_model_and_no_framework(name):
         assert not other.startswith(("glassgpt.models", "glassgpt.weights", "glassgpt.training", "glassgpt.text"))
 
 
+def test_what_is_displayed_asks_one_room_by_its_name_and_nothing_else_does_so():
+    named = {
+        (name, node.value)
+        for name in outside_the_package_root()
+        for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in set(MODULES) - {"glassgpt"}
+    }
+    assert named == {("glassgpt.display", "glassgpt.notebook")}
+
+
 def test_the_interface_and_its_foundations_need_numpy_alone():
-    for name in ("errors", "numerics", "automata", "interface", "check"):
+    for name in ("errors", "display", "numerics", "automata", "interface", "check"):
         tops = {other.split(".")[0] for other in imports(f"glassgpt.{name}", with_types=True)}
         assert tops - set(sys.stdlib_module_names) - {"glassgpt"} <= {"numpy"}, name
 

@@ -8,6 +8,7 @@ Run it from the repository's root after a change of `decoding` or `chain`:
 `cases.json` holds inputs and what the package makes of them: samplers, stationary laws, hitting probabilities, what a
 part that is switched off takes from the next token, and the page's random numbers and walks, whose algorithm (PCG32) is
 repeated here.
+`saved.json` holds a page as one file, which `glassgpt.serving.saved` writes for notebooks, and what it was made of.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from glassgpt.decoding.processors import apply, processors
 from glassgpt.figures.ablation import likeliest_of_both
 from glassgpt.models.ablation import effects_of
 from glassgpt.numerics import entropy, log_softmax
+from glassgpt.serving.saved import content_of, live_page, tables_of_chain
+from glassgpt.text.character import CharacterTokenizer
 from glassgpt.training.loop import train
 from glassgpt.training.recipe import read_recipe
 
@@ -193,6 +196,21 @@ def ablation_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
     return cases
 
 
+def saved_case() -> dict[str, Any]:
+    """A chain of two states whose words, program and style all try to end the script that they stand in."""
+    hostile = "</script><script>alert(1)</script><!-- <img src=http://x.test/a> ]]> \"'& 红"
+    chain = MarkovChain.from_probabilities(np.array([[0.25, 0.75], [1.0, 0.0]]))
+    tables = tables_of_chain(chain, CharacterTokenizer("<&"), hostile)
+    made_of: dict[str, Any] = {
+        "title": hostile,
+        "language": "zh",
+        "style": "p::after { content: '</style>' }",
+        "script": """globalThis.said = ["</script>", "</SCRIPT >", "<script>", '<!--', `<!--`, 1 < 2];""",
+        "saved": content_of(tables, [1], "zh", "2025-01-02") | {"info": {"version": "1", "models": [tables.about]}},
+    }
+    return {**made_of, "page": live_page(**made_of)}
+
+
 def write(name: str, content: Any) -> None:
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     (HERE / name).write_text(text.replace("},{", "},\n{").replace(',"', ',\n"') + "\n")
@@ -205,6 +223,7 @@ def main() -> None:
     write("baby.json", baby)
     cases = {"samplers": sampler_cases(rng), "chains": chain_cases(last, rng), "random": random_cases(last)}
     write("cases.json", cases | {"ablations": ablation_cases(np.random.default_rng(1))})
+    write("saved.json", saved_case())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import { createContext, runInContext } from "node:vm";
 import { describe, expect, test } from "vitest";
+import golden from "../golden/saved.json";
 import { ApiError, type ModelInfo } from "../src/lib/api.ts";
 import { SavedApi } from "../src/lib/saved-api.ts";
 import { bytesOf, DATA_ID, livePage, packed, savedIn, stillPage, toBase64, type Saved } from "../src/lib/saved.ts";
@@ -98,6 +99,11 @@ describe("a saved page", () => {
     expect(page.indexOf("Content-Security-Policy")).toBeLessThan(page.indexOf("<style"));
     expect(page).toContain("default-src 'none'");
     expect(page).not.toMatch(/connect-src|script-src[^;"]*(?:http|\*|'self')/);
+  });
+
+  test("is what the package writes for notebooks, to the byte", () => {
+    const { page, ...madeOf } = golden;
+    expect(livePage(madeOf as unknown as Parameters<typeof livePage>[0])).toBe(page);
   });
 
   test("a still one has no script and allows none", () => {

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from glassgpt.interface import LanguageModel, LogitsProcessor, Session, Tokenizer
     from glassgpt.loading import load
     from glassgpt.models.config import GPTConfig
+    from glassgpt.notebook import show
     from glassgpt.training.loop import train
     from glassgpt.training.recipe import read_recipe
 
@@ -58,6 +59,7 @@ _HOMES = {
     "load": "loading",
     "read_recipe": "training.recipe",
     "score": "evaluation.score",
+    "show": "notebook",
     "stream_text": "decoding.text",
     "train": "training.loop",
 }
@@ -85,6 +87,7 @@ __all__ = [
     "load",
     "read_recipe",
     "score",
+    "show",
     "stream_text",
     "train",
 ]

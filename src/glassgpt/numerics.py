@@ -10,6 +10,7 @@ import numpy as np
 from glassgpt.errors import NumericalError
 
 LN2 = float(np.log(2.0))
+LN10 = float(np.log(10.0))
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -87,3 +88,19 @@ def count_windows(text: np.ndarray, vocab_size: int, length: int) -> np.ndarray:
         codes = windows @ vocab_size ** np.arange(length, -1, -1, dtype=np.int64)
         counts += np.bincount(codes, minlength=len(counts))
     return counts.reshape(-1, vocab_size)
+
+
+def spelled(log10: float) -> str:
+    """A probability in a table, from its decimal logarithm: in four digits, and never 0 or 1 unless it is.
+
+    >>> [spelled(float(np.log10(p))) for p in (0.25, 1.0, 0.99999, 0.00002)], spelled(-np.inf), spelled(-3000.2)
+    (['0.2500', '1', '>0.9999', '2.0e-05'], '0', '10^-3000.2')
+    """
+    if log10 in (0.0, -np.inf):
+        return "1" if log10 == 0.0 else "0"
+    if log10 < -300:
+        return f"10^{log10:.6g}"
+    probability = 10.0**log10
+    if probability < 0.001:
+        return f"{probability:.1e}"
+    return f"{probability:.4f}" if probability < 0.99995 else ">0.9999"

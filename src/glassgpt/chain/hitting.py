@@ -26,7 +26,9 @@ from glassgpt.chain.stationary import stationary_distribution
 from glassgpt.chain.structure import can_reach, never_and_surely_red, reachable
 from glassgpt.chain.walk import Red, Vector, Walk
 from glassgpt.chain.wide import Wide, as_float, as_wide
+from glassgpt.display import Displayed
 from glassgpt.errors import UsageError
+from glassgpt.numerics import spelled
 
 FLOOR = float(np.log(SAFELY_ABOVE_UNDERFLOW))
 MAX_SWEEPS = 20_000
@@ -38,7 +40,7 @@ NEGLIGIBLE = float(np.log(1e-13))  # ln of the share of a probability that may s
 
 
 @dataclass(frozen=True, eq=False)
-class FirstPassage:
+class FirstPassage(Displayed):
     """What has become of a text after 0, 1, ..., steps tokens. Each a `Wide` array (steps + 1,).
 
     `first_hit`: the probability of reaching red with exactly that token. `within`: of having reached it by then.
@@ -49,6 +51,11 @@ class FirstPassage:
     within: Wide
     survival: Wide
     stopped: Wide
+
+    def __repr__(self) -> str:
+        now = {"red": self.within, "running on without": self.survival, "stopped without": self.stopped}
+        shares = ", ".join(f"{what} {spelled(float(series[-1].log10()))}" for what, series in now.items())
+        return f"after {len(self.within) - 1:,} tokens: {shares}"
 
     @property
     def probability(self) -> Wide:

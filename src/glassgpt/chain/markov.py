@@ -18,6 +18,8 @@ from math import log10
 import numpy as np
 import psutil
 
+from glassgpt.chain.table import table
+from glassgpt.display import Displayed
 from glassgpt.errors import NumericalError, TooLargeError, UsageError
 from glassgpt.interface import LanguageModel
 from glassgpt.numerics import log_softmax
@@ -57,7 +59,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class MarkovChain:
+class MarkovChain(Displayed):
     """States are the contexts of `context_length` tokens; with `every_length`, the shorter ones too.
 
     A shorter context grows by a token at each step, so it is visited at most once: it matters on the way from a short
@@ -103,6 +105,9 @@ class MarkovChain:
         Raises NumericalError for a row that is no distribution: it is never repaired in silence.
         """
         return cls(tuple(_layer_of_probabilities(np.asarray(table, dtype=np.float64)) for table in tables), end)
+
+    def __repr__(self) -> str:
+        return table(self)
 
     @property
     def full(self) -> Layer:
@@ -163,6 +168,11 @@ class MarkovChain:
                 return tuple(index // self.vocab_size**k % self.vocab_size for k in range(layer.length - 1, -1, -1))
             index -= layer.n_states
         raise AssertionError
+
+    def row(self, index: int) -> np.ndarray:
+        """The log-probabilities of the tokens that may follow state number `index`: float64 (V,)."""
+        length = len(self.context(index))
+        return self.layers[length - self.shortest].logprobs[index - self.offset(length)]
 
     @cached_property
     def probs(self) -> np.ndarray:

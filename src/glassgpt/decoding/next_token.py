@@ -9,14 +9,16 @@ import numpy as np
 
 from glassgpt.decoding.draw import as_count, as_prompt
 from glassgpt.decoding.processors import MinP, RepetitionPenalty, Temperature, TopK, TopP, apply
+from glassgpt.display import Displayed
 from glassgpt.interface import LanguageModel, LogitsProcessor
 from glassgpt.numerics import LN2, entropy, log_softmax
+from glassgpt.numerics import spelled as spelled_probability
 
 CUTS = (TopK, TopP, MinP)  # the processors that exclude the unlikely; the others only reshape
 
 
 @dataclass(frozen=True, eq=False)
-class NextTokens:
+class NextTokens(Displayed):
     """What may come next after one context: n listed tokens, and the rest of the vocabulary as one.
 
     setting: the sampler in words. tokens: how the n listed ones are written. ids: int64 (n,).
@@ -41,6 +43,13 @@ class NextTokens:
     model_bits: float
     uncut_bits: float
     drawn_bits: float
+
+    def __repr__(self) -> str:
+        names = [*map(repr, self.tokens), *([f"{self.n_rest:,} others"] if self.n_rest else [])]
+        with np.errstate(divide="ignore"):
+            log10 = np.log10(self.drawn)
+        lines = [f"{spelled_probability(float(log10[i])):>9}  {name}" for i, name in enumerate(names)]
+        return "\n".join([f"next token under {self.setting}, {self.drawn_bits:.2f} bits:", *lines])
 
     @property
     def n_rest(self) -> int:

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 
+from glassgpt.decoding.next_token import spelled
 from glassgpt.decoding.processors import apply
 from glassgpt.interface import Array, LanguageModel, LogitsProcessor, Session, every_context
 
@@ -23,6 +24,9 @@ class Shaped(LanguageModel):
         self.processors = tuple(processors)
         self.vocab_size = model.vocab_size
         self.context_length = model.context_length
+
+    def __repr__(self) -> str:
+        return f"Shaped({type(self.model).__name__}: {spelled(self.processors)})"
 
     def next_token_logits(self, contexts: Array) -> Array:
         contexts = as_array(contexts)

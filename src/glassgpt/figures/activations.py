@@ -7,12 +7,12 @@ from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.curves import shown_words
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, in_house_style
 from glassgpt.figures.margins import EDGE, caption_room, title_room, write_margins
 

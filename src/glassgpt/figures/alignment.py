@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.curves import shown_words
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, in_house_style, line_height, wrapped
 
 WIDTH, HEIGHT = 10.0, 8.5  # inches of the page

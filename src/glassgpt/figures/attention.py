@@ -13,9 +13,9 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import GREY, INK, in_house_style, shown, text_width
 from glassgpt.figures.margins import caption_room, title_room, write_margins
 from glassgpt.figures.states import percent

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, INK, POINT, RED, in_house_style, shown, text_width
 from glassgpt.figures.states import percent
 
@@ -386,9 +386,9 @@ def _probability_scale(axes: Axes, lines: Sequence[np.ndarray]) -> None:
     low, high = float(values.min()), float(values.max())
     room = max(0.05 * (high - low), 0.02)
     axes.set_ylim(low - room, min(high + room, max(0.0, high) + 0.3 * room))
-    axes.yaxis.set_major_locator(
-        MaxNLocator(integer=True, nbins=7) if high - low > 2.5 else FixedLocator(_ONE_TWO_FIVE)
-    )
+    # matplotlib makes every tick that it is told of, seen or not, and a thousand take seconds.
+    near = [tick for tick in _ONE_TWO_FIVE if low - 1 <= tick <= high + 1]
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=7) if high - low > 2.5 else FixedLocator(near))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda exponent, _: power_of_ten(exponent)))
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.curves import shown_words
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, INK, in_house_style, shown, text_width
 from glassgpt.figures.margins import EDGE, caption_room, title_room, write_margins
 from glassgpt.figures.next_token import clipped

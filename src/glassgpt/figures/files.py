@@ -11,7 +11,7 @@ from glassgpt.files import write_atomically
 
 # None leaves an entry out: dates and version strings would make equal figures differ.
 _METADATA = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None, "Producer": None}}
-_DOTS_PER_INCH = 160
+DOTS_PER_INCH = 160
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -22,10 +22,15 @@ def save(figure: Figure, path: str | Path) -> Path:
     """
     path = Path(path)
     suffix = checked_suffix(path)
+    return _write(path, rendered(figure, suffix))
+
+
+def rendered(figure: Figure, suffix: str, dots_per_inch: float = DOTS_PER_INCH) -> bytes:
+    """A figure as the bytes of a file: ".png", ".svg" or ".pdf"."""
     drawn = io.BytesIO()
     with rc_context({"svg.hashsalt": "glassgpt", "svg.fonttype": "path", "pdf.fonttype": 42, "path.simplify": True}):
-        figure.savefig(drawn, format=suffix[1:], dpi=_DOTS_PER_INCH, metadata=_METADATA[suffix])
-    return _write(path, drawn.getvalue())
+        figure.savefig(drawn, format=suffix[1:], dpi=dots_per_inch, metadata=_METADATA[suffix])
+    return drawn.getvalue()
 
 
 def checked_suffix(path: Path) -> str:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from numpy.polynomial import Chebyshev
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.curves import spread
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, in_house_style, text_width
 from glassgpt.figures.margins import EDGE, caption_room, title_room, write_margins
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle, PathPatch
 
 from glassgpt.errors import UsageError
 from glassgpt.figures import geometry
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import (
     CATEGORIES,
     GREY,

@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.curves import draw_probabilities_over_training, shown_words, spread
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, INK, in_house_style, text_width
 
 ROW = 0.3  # inches

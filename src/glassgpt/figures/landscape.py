@@ -7,11 +7,11 @@ from typing import Protocol
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, INK, in_house_style
 from glassgpt.figures.margins import caption_room, title_room, write_margins
 from glassgpt.figures.states import percent

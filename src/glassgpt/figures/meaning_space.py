@@ -14,11 +14,11 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from mpl_toolkits.mplot3d import Axes3D, proj3d  # type: ignore[import-untyped]
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, INK, in_house_style, inch_axes
 from glassgpt.figures.margins import EDGE, caption_room, title_room, write_margins
 from glassgpt.figures.next_token import clipped

@@ -10,12 +10,12 @@ from unicodedata import combining
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, INK, in_house_style, line_height, shown, text_width
 from glassgpt.figures.margins import EDGE, HINTING, caption_room, title_room, write_margins
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import (
     CATEGORIES,
     GREY,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from glassgpt.figures.curves import draw_red_over_training
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import GREY
 
 

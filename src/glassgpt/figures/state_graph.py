@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle, PathPatch
 from matplotlib.patheffects import withStroke
 
 from glassgpt.errors import UsageError
 from glassgpt.figures import geometry
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import (
     GREY,
     INK,

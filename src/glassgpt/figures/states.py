@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
+from glassgpt.chain.table import spell_context
 from glassgpt.errors import UsageError
 
 
@@ -86,9 +87,7 @@ def spell(code: int, length: int, symbols: Sequence[str]) -> str:
     >>> spell(5, 3, "01"), spell(1, 2, ["the", "cat"])
     ('101', 'the·cat')
     """
-    digits = [code // len(symbols) ** place % len(symbols) for place in reversed(range(length))]
-    separator = "" if all(len(symbol) == 1 for symbol in symbols) else "·"
-    return separator.join(symbols[digit] for digit in digits)
+    return spell_context([code // len(symbols) ** place % len(symbols) for place in reversed(range(length))], symbols)
 
 
 def de_bruijn_order(vocab_size: int, context_length: int) -> list[int]:

@@ -7,7 +7,7 @@ kept that `Want` doesn't name: all weights of a large model's attention would be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from glassgpt.display import Displayed
 from glassgpt.errors import TooLargeError, UnsupportedError, UsageError
 from glassgpt.interface import LanguageModel, as_contexts
 from glassgpt.models.config import GPTConfig
@@ -23,9 +24,10 @@ from glassgpt.models.gpt_torch import GPT, Block, CausalSelfAttention, Places, a
 from glassgpt.models.packed import PackedGPT
 from glassgpt.models.positions import sinusoids
 from glassgpt.models.threads import threads_for
-from glassgpt.numerics import log_softmax
+from glassgpt.numerics import LN10, log_softmax, spelled
 
 Layers = Sequence[int] | Literal["all"]
+MOST_TOLD = 16  # tokens of the text that are named where a trace is told in words
 NUMBERS_AT_ONCE = 1 << 21  # logits held at once, however long the text and large the vocabulary
 
 
@@ -46,7 +48,7 @@ class Want:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Displayed):
     """The inside of one forward pass over T tokens; None for what wasn't wanted. C = n_embd, H heads, L layers.
 
     `token_embeddings` (T, C): the rows of `wte`. `position_embeddings` (T, C): what is added to them, the first T rows
@@ -81,6 +83,21 @@ class Trace:
     hidden: np.ndarray | None = None
     lens_tokens: np.ndarray | None = None
     lens_logprobs: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        return self.told()
+
+    def told(self, name_of: Callable[[int], str] = str) -> str:
+        """What it holds, in a few lines. `name_of` says how a token is written, else by its id."""
+        tokens = [name_of(int(token)) for token in self.tokens]
+        shown = tokens if len(tokens) <= MOST_TOLD else [*tokens[: MOST_TOLD - 1], "...", tokens[-1]]
+        lines = [f"Trace of {len(tokens)} tokens: {' '.join(shown)}"]
+        arrays = {name: value.shape for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        lines += [f"{name} {shape}" for name, shape in arrays.items() if name != "tokens"]
+        if self.lens_tokens is not None and self.lens_logprobs is not None:
+            last = zip(self.lens_tokens[-1, -1], self.lens_logprobs[-1, -1] / LN10, strict=True)
+            lines.append("next: " + ", ".join(f"{name_of(int(token))} {spelled(float(log))}" for token, log in last))
+        return "\n".join(lines)
 
 
 def trace(model: LanguageModel, tokens: Sequence[int] | np.ndarray, want: Want) -> Trace:

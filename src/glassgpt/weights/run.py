@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 
+from glassgpt.display import Displayed
 from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.files import PARTIAL, Log, make_folder, only_one, remove, replacing, write_atomically
 from glassgpt.interface import Tokenizer
@@ -110,7 +111,7 @@ class Metrics:
         self._timing.close()
 
 
-class Run:
+class Run(Displayed):
     """A run folder on disk. Opening one reads only its manifest; every file is checked against it when read."""
 
     def __init__(self, path: Path | str) -> None:
@@ -124,6 +125,11 @@ class Run:
         if not is_run(self.path):
             raise DamagedFileError(f"{self.path} is not a run folder: it has no {MANIFEST}")
         self._hashes = _parse_manifest(self.path / MANIFEST)
+
+    def __repr__(self) -> str:
+        steps, state = self.steps, "finished" if self.is_finished else "not finished"
+        kept = f"{len(steps):,} steps kept from {steps[0]:,} to {steps[-1]:,}" if steps else "no step kept"
+        return f"Run {self.path}: {state}, {kept}"
 
     @classmethod
     def at(cls, path: Path | str) -> Run:
