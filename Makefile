@@ -1,9 +1,9 @@
-# GlassGPT's seven words. `make run` needs Python 3.11 or newer, pip and make, and nothing else.
+# GlassGPT's eight words. `make run` needs Python 3.11 or newer, pip and make, and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run setup test slow check bench clean
+.PHONY: run setup test slow check bench gallery clean
 
 run: setup  ## install, then tell the story of the baby GPT
 	$(BIN)/glassgpt tour
@@ -27,6 +27,9 @@ bench: .venv/installed-dev  ## speed and memory beside peers (about an hour, ten
 	$(PIP) --no-cache-dir llama-cpp-python || echo "llama.cpp could not be installed (it needs a C++ compiler): the benchmark goes on without it"
 	$(BIN)/python benchmarks/models.py
 	-$(BIN)/python benchmarks/smollm2.py
+
+gallery: .venv/installed-dev  ## every picture drawn anew, and docs/gallery.md (about twelve minutes)
+	$(BIN)/python docs/gallery.py
 
 clean:  ## take away what was installed and built
 	rm -rf .venv out

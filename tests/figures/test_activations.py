@@ -24,6 +24,11 @@ def test_each_function_is_drawn_with_its_slope():
     assert lines(FIGURE, "value tanh")[0].get_linestyle() != lines(FIGURE, "slope tanh")[0].get_linestyle()
 
 
+def test_a_slope_that_equals_its_function_is_seen_upon_it():
+    for name in CURVES.values:
+        assert lines(FIGURE, f"slope {name}")[0].get_zorder() > lines(FIGURE, f"value {name}")[0].get_zorder()
+
+
 def test_only_a_slope_that_jumps_has_a_gap_and_it_is_at_0():
     for name in CURVES.values:
         line = lines(FIGURE, f"slope {name}")[0]

@@ -114,6 +114,14 @@ def test_below_each_square_stands_its_strongest_habit():
     assert "Mean entropy 0.00 nats, 0% of an even look's." in said
 
 
+def test_the_caption_explains_the_names_that_stand_below_the_squares_and_no_others():
+    weights = np.concatenate([pure([0, 0, 1, 2, 3, 4]), pure([0] * 6)], axis=1)
+    assert "strongest habit. " in caption(draw_attention_grid(maps_of(T=6, weights=weights)))
+    many = draw_attention_grid(maps_of(T=6, weights=np.repeat(weights, 8, axis=1)))
+    assert set(texts(many, "note")) == {"prev 100%", "first 100%"}
+    assert "strongest habit (prev: the previous token). " in caption(many)
+
+
 def test_heads_without_a_strong_habit_are_counted_as_none():
     assert "Looking more than half at one thing: none of them." in caption(draw_attention_grid(maps_of(T=30)))
 

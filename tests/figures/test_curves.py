@@ -134,3 +134,28 @@ def test_training_curves_without_validation_are_refused():
         draw_training_curves([1.0], {}, {}, bytes_per_token=1.0)
     with pytest.raises(UsageError, match="finite"):
         draw_training_curves([np.inf], {1: 1.0}, {}, bytes_per_token=1.0)
+
+
+LOGS = [-2.0, -1.0]
+FIGURES = {
+    "How surprised the model is": draw_loss_curve([0.7, 0.5], {"uniform": 0.69}),
+    "text that was kept back": draw_training_curves([0.7, 0.5], {0: 1.0}, {"xz": 9.0}, bytes_per_token=1.0),
+    "has met red by then": draw_red_over_steps([1, 2], LOGS),
+    "How likely red is": draw_red_over_training([0, 10], {"within 10 tokens": LOGS}),
+    "one next token after each context": draw_probabilities_over_training([0, 10], np.full((2, 1), 0.5), ["1 → 0"]),
+}
+
+
+@pytest.mark.parametrize("words", FIGURES)
+def test_a_caption_says_what_is_to_be_seen_and_has_room(words):
+    figure = FIGURES[words]
+    assert words in " ".join(text.get_text() for text in figure.texts)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in [*figure.texts, figure.axes[0].xaxis.label]]
+    assert all(box.x0 >= 0 and box.x1 <= figure.get_figwidth() * figure.dpi for box in boxes)
+    assert not any(one.padded(-1).overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_points_at_the_ends_of_training_are_drawn_whole():
+    figure = draw_training_curves([0.7, 0.5], {0: 1.0, 2: 0.5}, {}, bytes_per_token=1.0)
+    assert not lines(figure, "validation")[0].get_clip_on()

@@ -59,6 +59,12 @@ def test_tokens_stand_below_the_last_strip_as_plain_text():
     assert_writing_stands_apart_inside(figure)
 
 
+@pytest.mark.parametrize(("tokens", "turned"), [(["1", "0", "1"], 0), (["word"] * 40, 90)])
+def test_tokens_are_written_upwards_only_where_they_have_no_room(tokens, turned):
+    lowest = min(strips(draw_embedding_sum(sum_of(tokens))), key=lambda axes: axes.get_position().y0)
+    assert {label.get_rotation() for label in lowest.get_xticklabels()} == {turned}
+
+
 def test_the_caption_counts_equal_vectors_before_and_after_positions():
     data = sum_of(HELLO)
     said = caption(draw_embedding_sum(data))

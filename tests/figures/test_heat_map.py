@@ -31,6 +31,14 @@ def test_few_states_have_a_number_in_every_cell(n):
     assert bits(n)[5] + " red" in names
 
 
+def test_the_numbers_are_explained():
+    figure = draw_transition_heat_map(table(8, 2), bits(3), "01")
+    assert "the probability that the token above comes next" in figure.texts[0].get_text().replace("\n", " ")
+    box = figure.texts[0].get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert box.x1 <= figure.get_figwidth() * figure.dpi
+    assert box.y1 <= min(axes.get_window_extent().y0 for axes in figure.axes)
+
+
 def test_some_hundreds_of_states_are_rows_without_numbers():
     probabilities = table(256, 2)
     figure = draw_transition_heat_map(probabilities, bits(8), "01", red=[255])

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tests.figures.reading import assert_writing_stands_apart_inside, caption, lines
 
 from glassgpt.errors import UsageError
 from glassgpt.evaluation.landscape import random_landscape, trajectory_landscape
-from glassgpt.figures.landscape import draw_landscape, labelled, shown_levels
+from glassgpt.figures.landscape import draw_landscape, labelled, shown_levels, without_covered_levels
 
 RNG = np.random.default_rng(0)
 
@@ -67,6 +68,14 @@ def test_losses_out_of_reach_and_infinite_ones_are_one_colour_and_do_not_flatten
     levels = shown_levels(replace(LAND, losses=losses))
     assert levels[-1] < 10 * LAND.losses.max()
     assert filled(draw_landscape(replace(LAND, losses=losses))).extend == "max"
+
+
+def test_numbers_of_contours_do_not_stand_under_the_names_of_steps():
+    axes = Figure().add_subplot()
+    for x, gid in ((0.2, "step"), (0.21, "level"), (0.9, "level")):
+        axes.text(x, 0.5, "0.50", gid=gid)
+    without_covered_levels(axes)
+    assert [(text.get_gid(), text.get_position()[0]) for text in axes.texts] == [("step", 0.2), ("level", 0.9)]
 
 
 def test_a_random_plane_shows_the_model_alone():

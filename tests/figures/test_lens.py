@@ -93,6 +93,11 @@ def test_long_texts_are_broken_into_strips_that_hold_them_in_order():
     assert bottoms == sorted(bottoms, reverse=True)
 
 
+def test_strips_are_as_long_as_each_other_but_for_a_position_or_two():
+    lengths = [axes.images[0].get_array().shape[1] for axes in strips(draw_lens(grid(3, 50)))]
+    assert len(lengths) > 2 and max(lengths) - min(lengths) < len(lengths)
+
+
 @pytest.mark.parametrize(("n_rows", "T"), [(2, 1), (4, 6), (3, 50), (31, 12)])
 def test_nothing_overlaps(n_rows, T):
     assert_writing_stands_apart_inside(draw_lens(grid(n_rows, T), title="$A$ lens"))

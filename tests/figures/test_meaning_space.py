@@ -167,6 +167,7 @@ def test_space_holds_the_path_its_shadow_and_the_fans():
     assert sum(len(lines(figure, f"fan {i}")) for i in range(8)) == data.is_drawn.sum()
     assert texts(figure, "name") == [str(i) for i in range(9)]
     assert caption(figure).startswith(f"Tokens: 0:the␣start 1:{shown(data.words[0])} ")
+    assert lines(figure, "shadow") and caption(figure).endswith("Grey: the path's shadow on the floor.")
     spans = [np.ptp([axis.get_view_interval()]) for axis in (axes.xaxis, axes.yaxis, axes.zaxis)]
     assert np.ptp(axes._box_aspect / spans) < 1e-9  # a unit is as long on every axis
 

@@ -17,6 +17,8 @@ def test_probabilities_stand_on_a_logarithmic_scale_against_length():
     assert axes.get_xlabel() == "length of the balanced string"
     assert axes.get_ylabel() == "probability of a wrong close"
     assert any("exactly zero at" in text.get_text() for text in figure.texts)
+    assert any("closing what nothing opened" in text.get_text() for text in figure.texts)
+    assert not any("red" in text.get_text() for text in figure.texts)
     FigureCanvasAgg(figure).draw()
 
 

@@ -40,6 +40,12 @@ def test_a_recipe_that_is_not_there_is_refused(name, tmp_path, monkeypatch):
         read_recipe(name)
 
 
+def test_a_folder_of_a_recipes_name_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "baby").mkdir()
+    assert find_recipe(Path("baby")).samefile(BABY)
+
+
 def test_a_recipe_of_ones_own_comes_before_a_shipped_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "baby.toml").write_text(BABY.read_text().replace("1337", "5"))

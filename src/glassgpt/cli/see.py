@@ -32,20 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from glassgpt.cli.inside import INSIDE
-    from glassgpt.cli.lessons import LESSONS, OF_TEXTS
+    from glassgpt.cli.lessons import OF_TEXTS
     from glassgpt.cli.pictures import FIGURES, OF_FOLDERS
 
-    tables = (FIGURES, INSIDE, OF_TEXTS, LESSONS, OF_FOLDERS)
+    listed = meanings()
     if args.list:
-        meanings = {name: meaning for table in tables for name, (_, meaning) in table.items()}
         if args.json:
-            print_json({"figures": meanings})
+            print_json({"figures": listed})
         else:
-            print("\n".join(f"{name:28} {meaning}" for name, meaning in meanings.items()))
+            print("\n".join(f"{name:28} {meaning}" for name, meaning in listed.items()))
         return 0
     if args.figure is None:
         raise UsageError("say which figure, as in: glassgpt see state-graph RUN --out graph.png (--list names them)")
-    if not any(args.figure in table for table in tables):
+    if args.figure not in listed:
         raise UsageError(f"there is no figure {args.figure!r}: choose one of {', '.join(FIGURES)} (--list names all)")
     needs = {"a model": {*FIGURES, *INSIDE}, "a folder of runs": set(OF_FOLDERS), "a text": set(OF_TEXTS)}
     for what, names in needs.items():
@@ -61,6 +60,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(args.out)
     return 0
+
+
+def meanings() -> dict[str, str]:
+    """Every figure, and what is to be seen in it: what --list says, and docs/gallery.md."""
+    from glassgpt.cli.inside import INSIDE
+    from glassgpt.cli.lessons import LESSONS, OF_TEXTS
+    from glassgpt.cli.pictures import FIGURES, OF_FOLDERS
+
+    tables = (FIGURES, INSIDE, OF_TEXTS, LESSONS, OF_FOLDERS)
+    return {name: meaning for table in tables for name, (_, meaning) in table.items()}
 
 
 def draw(args: argparse.Namespace) -> None:

@@ -92,7 +92,7 @@ def _draw_function(axes: Axes, curves: Curves, name: str) -> None:
         axes.axhline(level, color=GREY, linewidth=0.6, alpha=0.6 if level == 0 else 0.3, zorder=0)
     axes.axvline(0, color=GREY, linewidth=0.6, alpha=0.6, zorder=0)
     x, slopes = _without_jumps(curves.x, curves.slopes[name])
-    axes.plot(x, slopes, color=SLOPE, linestyle=(0, (4, 2)), linewidth=1.4, gid=f"slope {name}")
+    axes.plot(x, slopes, color=SLOPE, linestyle=(0, (4, 2)), linewidth=1.4, zorder=3, gid=f"slope {name}")
     axes.plot(curves.x, curves.values[name], color=VALUE, linewidth=1.9, gid=f"value {name}")
     axes.set_ylim(LOW, HIGH)
     axes.yaxis.set_major_locator(MultipleLocator(1))

@@ -113,7 +113,8 @@ def draw_attention_grid(data: AttentionMaps, title: str | None = None) -> Figure
     square = float(np.clip(GRID_WIDTH / H - 0.08, *SQUARE))
     across, down, left = square + 0.08, square + 0.24, 0.75
     width = max(left + H * across + 0.95, 5.2)
-    caption = _grid_caption(habits, weights.shape[-1])
+    notes = [[_note(habits, row, head, square) for head in range(H)] for row in range(n_layers)]
+    caption = _grid_caption(habits, weights.shape[-1], _meanings([note for line in notes for note in line]))
     below = caption_room(caption, width)
     height = below + n_layers * down + 0.3 + title_room(title)
     figure = Figure(figsize=(width, height))
@@ -124,8 +125,8 @@ def draw_attention_grid(data: AttentionMaps, title: str | None = None) -> Figure
             axes = figure.add_axes(place, gid=f"layer {layer} head {head}")
             _paint(axes, weights[row, head])
             axes.set(xticks=[], yticks=[])
-            note = _note(habits, row, head, square)
-            axes.text(0.5, -0.04, note, transform=axes.transAxes, ha="center", va="top", size=NOTE_TYPE, gid="note")
+            note = axes.text(0.5, -0.04, notes[row][head], transform=axes.transAxes, ha="center", va="top")
+            note.set(size=NOTE_TYPE, gid="note")
             if row == 0:
                 axes.set_title(f"head {head}" if square > 0.7 else str(head), size=SMALL, pad=3)
             if head == 0:
@@ -142,11 +143,24 @@ def _note(habits: HeadHabits, layer: int, head: int, room: float) -> str:
     if evenness > EVEN:
         return f"even {percent(evenness)}"
     name, share = habits.strongest(layer, head)
-    long, short = f"{name} {percent(share)}", f"{SHORT[name]} {percent(share)}"
-    return long if text_width(long, NOTE_TYPE) <= room else short
+    return f"{name if _has_room(room) else SHORT[name]} {percent(share)}"
 
 
-def _grid_caption(habits: HeadHabits, T: int) -> str:
+def _has_room(square: float) -> bool:
+    """Whether the names of habits stand below squares of so many inches in full: all of them, or none."""
+    return max(text_width(f"{name} 100%", NOTE_TYPE) for name in HABITS) <= square
+
+
+def _meanings(notes: Sequence[str]) -> str:
+    """What the names below the squares stand for, of those that are there."""
+    meanings = {"even": "nearly the same at all"}
+    meanings |= {key: meaning for name, meaning in HABITS.items() for key in (name, SHORT[name])}
+    found = {note.split()[0] for note in notes} - {"previous", "first", "itself", "self"}  # which say it themselves
+    told = "; ".join(f"{name}: {meaning}" for name, meaning in meanings.items() if name in found)
+    return f" ({told})" if told else ""
+
+
+def _grid_caption(habits: HeadHabits, T: int, meanings: str) -> str:
     n_layers, H = habits.entropy.shape
     uneven = [(layer, head) for layer in range(n_layers) for head in range(H) if habits.evenness[layer, head] <= EVEN]
     strongest = [habits.strongest(layer, head) for layer, head in uneven]  # an even look repeats much of a dull text
@@ -154,8 +168,7 @@ def _grid_caption(habits: HeadHabits, T: int) -> str:
     counts = ", ".join(f"{sure.count(name)} at {meaning}" for name, meaning in HABITS.items() if name in sure)
     return (
         f"{n_layers * H} heads over {T} tokens. In a square each row is a token that looks, each column one that is "
-        "looked at, brighter for more; grey lies ahead. Below it the strongest habit (prev: the previous token; rep, "
-        "repeat: what followed an earlier copy of the token; even: nearly the same at all). "
+        f"looked at, brighter for more; grey lies ahead. Below it the token's strongest habit{meanings}. "
         f"Looking more than half at one thing: {f'{len(sure)} of them ({counts})' if sure else 'none of them'}. "
         f"Mean entropy {habits.entropy.mean():.2f} nats, {percent(habits.evenness.mean())} of an even look's."
     )

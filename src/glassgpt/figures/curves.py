@@ -13,11 +13,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.figure import Figure
-from glassgpt.figures.house_style import CATEGORIES, GREY, INK, POINT, RED, in_house_style, shown, text_width
+from glassgpt.figures.house_style import CATEGORIES, GREY, INK, POINT, RED, in_house_style, shown, text_width, wrapped
 from glassgpt.figures.states import percent
 
 DASHES = ("-", "--", "-.", ":")
 LABEL_TYPE = 9.5
+NOTE_TYPE = 9
 HEIGHT = 4.2
 PLOT_WIDTH = 5.6
 
@@ -37,7 +38,9 @@ def draw_loss_curve(
     steps = np.arange(len(values))
     ends = [(float(values[-1]), f"loss {values[-1]:.3f}", CATEGORIES[0])]
     ends += [(float(level), f"{shown_words(name)} {level:.3f}", GREY) for name, level in yardsticks.items()]
-    figure, axes = _axes(title, [text for _, text, _ in ends])
+    caption = "How surprised the model is by what it learns from, before each update."
+    caption += " Dashed: levels to judge it by." if yardsticks else ""
+    figure, axes = _axes(title, [text for _, text, _ in ends], notes=[caption])
     axes.plot(steps, values, color=CATEGORIES[0], linewidth=1.6, marker="o" if len(values) == 1 else "", gid="loss")
     for level in yardsticks.values():
         axes.axhline(level, color=GREY, linestyle=(0, (5, 3)), linewidth=1.1, zorder=1)
@@ -77,10 +80,16 @@ def draw_training_curves(
         *((level, f"{shown_words(name)} {level:.3f}", GREY) for name, level in beside.items()),
     ]
     room = " 00.0"  # of the other axis's numbers, which stand between the plot and the labels
-    figure, axes = _axes(title, [room + text for _, text, _ in ends], notes=[_above(beyond)] if beyond else [])
+    caption = (
+        "Points: text that was kept back. Faint: the batches of training; thick: their running mean, which lags. "
+        "Dashed: what counting and compressors need."
+    )
+    notes = [_above(beyond), caption] if beyond else [caption]
+    figure, axes = _axes(title, [room + text for _, text, _ in ends], notes=notes)
     axes.plot(np.arange(len(values)), values, color=CATEGORIES[0], linewidth=0.6, alpha=0.3, gid="raw")
     axes.plot(np.arange(len(values)), smooth, color=CATEGORIES[0], linewidth=1.7, gid="smooth")
-    axes.plot(list(validation), points, color=CATEGORIES[5], linewidth=1.0, marker="o", markersize=4, gid="validation")
+    style: dict[str, Any] = {"color": CATEGORIES[5], "linewidth": 1.0, "marker": "o", "markersize": 4}
+    axes.plot(list(validation), points, clip_on=False, zorder=3, gid="validation", **style)
     for level in beside.values():
         axes.axhline(level, color=GREY, linestyle=(0, (5, 3)), linewidth=1.0, zorder=1, gid="yardstick")
     axes.set_xlabel("training step")
@@ -142,7 +151,8 @@ def draw_red_over_steps(
     if log10_survival is not None:
         series["not yet reached"] = log10_survival
     colours = [RED, CATEGORIES[0]]
-    figure, axes = _draw_logarithms(steps, series, colours, title, "n")
+    caption = "The probability that a text has met red by then, on a logarithmic scale."
+    figure, axes = _draw_logarithms(steps, series, colours, title, "n", caption)
     axes.set_xlabel("n, tokens generated")
     axes.set_ylabel("probability within n tokens")
     return figure
@@ -150,7 +160,10 @@ def draw_red_over_steps(
 
 @in_house_style
 def draw_red_over_training(
-    training_steps: Sequence[float], series: Mapping[str, Sequence[float]], title: str | None = None
+    training_steps: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    title: str | None = None,
+    caption: str = "How likely red is under the model of each step of training, on a logarithmic scale.",
 ) -> Figure:
     """Probability of red against training step, as base-10 logarithms, one line for each name in `series`.
 
@@ -158,7 +171,7 @@ def draw_red_over_training(
     """
     if not series:
         raise UsageError("draw_red_over_training needs at least one series; got none")
-    figure, axes = _draw_logarithms(training_steps, series, CATEGORIES, title, "step")
+    figure, axes = _draw_logarithms(training_steps, series, CATEGORIES, title, "step", caption)
     axes.set_xlabel("training step")
     axes.set_ylabel("probability of red")
     return figure
@@ -185,7 +198,8 @@ def draw_probabilities_over_training(
     ends = [
         (values[-1, i], f"{shown_words(label)}  {percent(values[-1, i])}", _colour(i)) for i, label in enumerate(labels)
     ]
-    figure, axes = _axes(title, [text for _, text, _ in ends], rows=len(labels))
+    caption = "The probability of one next token after each context, under the model of each step of training."
+    figure, axes = _axes(title, [text for _, text, _ in ends], rows=len(labels), notes=[caption])
     for i in range(len(labels)):
         _line(axes, steps, values[:, i], i, _colour(i))
     axes.set_ylim(-0.02, 1.02)
@@ -232,12 +246,13 @@ def _draw_logarithms(
     colours: Sequence[str],
     title: str | None,
     step_name: str,
+    caption: str,
 ) -> tuple[Figure, Axes]:
     at = _series("steps", steps)
     values = {name: _logarithms(name, line, len(at)) for name, line in series.items()}
     texts = [f"{shown_words(name)}: 0" for name in values]
     notes = [note for name, line in values.items() if (note := _zero_note(name, at, line, step_name))]
-    figure, axes = _axes(title, texts, rows=len(texts), notes=notes)
+    figure, axes = _axes(title, texts, rows=len(texts), notes=[*notes, caption])
     for i, line in enumerate(values.values()):
         _line(axes, at, np.where(np.isfinite(line), line, np.nan), i, colours[i % len(colours)])
     _step_scale(axes, at)
@@ -312,18 +327,19 @@ def _first_bad(values: np.ndarray) -> int:
 def _axes(
     title: str | None, end_labels: Sequence[str], rows: int = 0, notes: Sequence[str] = ()
 ) -> tuple[Figure, Axes]:
-    """A figure whose right margin has room for the labels of line ends, and notes at its foot."""
+    """A figure whose right margin has room for the labels of line ends, and at its foot notes, each from a new line."""
     right = max([text_width(text, LABEL_TYPE) for text in end_labels], default=0.0) * 1.06 + 0.35
     left, top = 1.05, 0.5 if title else 0.2
-    bottom = 0.6 + 0.2 * len(notes)
-    width, height = left + PLOT_WIDTH + right, max(HEIGHT, 0.19 * rows + 0.8) + 0.2 * len(notes)
+    width = left + PLOT_WIDTH + right
+    lines = [line for note in notes for line in wrapped(note, 0.96 * (width - left), NOTE_TYPE).split("\n")]
+    bottom, height = 0.6 + 0.2 * len(lines), max(HEIGHT, 0.19 * rows + 0.8) + 0.2 * len(lines)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((left / width, bottom / height, PLOT_WIDTH / width, (height - bottom - top) / height))
     if title:
         axes.set_title(title, loc="left", weight="bold", size=12, pad=10, parse_math=False)
-    for row, note in enumerate(notes):
-        y = (0.1 + 0.2 * (len(notes) - 1 - row)) / height
-        figure.text(left / width, y, note, size=9, color=GREY, va="bottom", parse_math=False)
+    for row, line in enumerate(lines):
+        y = (0.1 + 0.2 * (len(lines) - 1 - row)) / height
+        figure.text(left / width, y, line, size=NOTE_TYPE, color=GREY, va="bottom", parse_math=False)
     return figure, axes
 
 

@@ -60,9 +60,12 @@ def draw_embedding_sum(data: EmbeddingSum, title: str | None = None) -> Figure:
     strips = _strips(data)
     names = [shown(token) for token in data.tokens]
     column = min(0.3, max(0.13, 6.2 / len(names)))
-    left, body = 0.75, max(column * len(names), 2.4)
-    width = max(left + body + 1.05, 6.0)
-    foot = max(text_width(name, SMALL) for name in names) + 0.12
+    left = 0.75
+    width = max(left + column * len(names) + 1.05, 6.0)
+    body = width - left - 1.05
+    longest = max(text_width(name, SMALL) for name in names)
+    is_flat = longest < 0.8 * body / len(names)  # else the tokens are written upwards
+    foot = (0.16 if is_flat else longest) + 0.12
     caption = _sum_caption(data)
     below = caption_room(caption, width) + foot
     height = below + len(strips) * STRIP_HEIGHT + (len(strips) - 1) * STRIP_GAP + 0.3 + title_room(title)
@@ -81,7 +84,7 @@ def draw_embedding_sum(data: EmbeddingSum, title: str | None = None) -> Figure:
         axes.set_yticks(ends, [str(shown_numbers[end]) for end in ends], size=SMALL)
         axes.set_xticks([])
         if i == 0:
-            axes.set_xticks(range(len(names)), names, rotation=90, size=SMALL, parse_math=False)
+            axes.set_xticks(range(len(names)), names, rotation=0 if is_flat else 90, size=SMALL, parse_math=False)
         if i == len(strips) // 2:
             axes.set_ylabel("number of the vector", size=SMALL, color=GREY)
     tall = height - below - 0.3 - title_room(title)

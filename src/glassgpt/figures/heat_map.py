@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.figure import Figure
-from glassgpt.figures.house_style import GREY, INK, RED, in_house_style, shown, text_width, wrapped
+from glassgpt.figures.house_style import GREY, INK, RED, in_house_style, line_height, shown, text_width, wrapped
 from glassgpt.figures.states import percent
 
 MOST_NUMBERED_ROWS = 64
@@ -24,6 +24,7 @@ MOST_ROWS = 512
 """A table of more states than this is drawn as a square with one pixel a state."""
 
 CELL_WIDTH, CELL_HEIGHT = 0.56, 0.25
+NARROWEST = 3.6  # inches of a picture whose caption can be read
 MOST_CIRCLED = 100
 
 
@@ -65,19 +66,22 @@ def _draw_numbered(
     n_blocks = _blocks(len(table), margin + len(symbols) * CELL_WIDTH)
     per_block = -(-len(table) // n_blocks)
     block_width = margin + len(symbols) * CELL_WIDTH + 0.25
-    width = max(n_blocks * block_width + 0.85, text_width(title or "", 13, "bold") + 0.3)
-    height = per_block * CELL_HEIGHT + 0.75 + (0.4 if title else 0.0)
+    width = max(n_blocks * block_width + 0.85, text_width(title or "", 13, "bold") + 0.3, NARROWEST)
+    meaning = "A row is a state, and a number in it the probability that the token above comes next."
+    caption = wrapped(meaning, 0.94 * width - 0.3, 9)
+    below = 0.2 + line_height(caption, 9)
+    height = per_block * CELL_HEIGHT + below + 0.6 + (0.4 if title else 0.0)
     figure = Figure(figsize=(width, height))
+    figure.text(0.15 / width, 0.1 / height, caption, size=9, color=GREY, va="bottom", gid="caption")
     for block in range(n_blocks):
         rows = range(block * per_block, min((block + 1) * per_block, len(table)))
         box_height = len(rows) * CELL_HEIGHT
-        bottom = 0.15 + (per_block - len(rows)) * CELL_HEIGHT
+        bottom = below + (per_block - len(rows)) * CELL_HEIGHT
         left = block * block_width + margin
         axes = figure.add_axes((left / width, bottom / height, len(symbols) * CELL_WIDTH / width, box_height / height))
         _paint_cells(axes, table, rows, names, symbols, red)
-    _colour_bar(
-        figure, ((width - 0.62) / width, 0.15 / height, 0.12 / width, per_block * CELL_HEIGHT / height), 1.0, "%"
-    )
+    beside = (n_blocks * block_width + 0.23) / width
+    _colour_bar(figure, (beside, below / height, 0.12 / width, per_block * CELL_HEIGHT / height), 1.0, "%")
     _write_title(figure, title)
     return figure
 

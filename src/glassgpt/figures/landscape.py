@@ -79,6 +79,7 @@ def draw_landscape(land: Land, title: str | None = None) -> Figure:
     axes = figure.add_axes((LEFT / width, below / height, body[0] / width, body[1] / height))
     filled = _draw_contours(axes, land)
     _draw_path(axes, land)
+    without_covered_levels(axes)
     _name_axes(axes, land)
     bar_axes = figure.add_axes(((LEFT + body[0] + 0.2) / width, below / height, 0.16 / width, body[1] / height))
     bar = figure.colorbar(filled, cax=bar_axes)
@@ -112,7 +113,8 @@ def _draw_contours(axes: Axes, land: Land) -> QuadContourSet:
     filled = axes.contourf(land.across, land.up, losses, levels=levels, cmap="cividis", extend=above)
     filled.set_gid("landscape")
     lines = axes.contour(land.across, land.up, losses, levels=levels, colors="white", linewidths=0.5, alpha=0.7)
-    for number in axes.clabel(lines, levels[::2].tolist(), fontsize=7, fmt="%g", inline=False):
+    digits = max(len(f"{level:.6g}".partition(".")[2]) for level in levels)
+    for number in axes.clabel(lines, levels[::2].tolist(), fontsize=7, fmt=f"%.{digits}f", inline=False):
         shares = axes.transAxes.inverted().transform(axes.transData.transform(number.get_position()))
         if not ((shares > 0.05) & (shares < 0.95)).all():
             number.remove()  # it would be cut off
@@ -137,6 +139,14 @@ def _draw_path(axes: Axes, land: Land) -> None:
             va="bottom" if side[1] > 0.5 else "top" if side[1] < -0.5 else "center",
         )
         label.set(size=SMALL, weight="bold", path_effects=[withStroke(linewidth=2.6, foreground="white")], gid="step")
+
+
+def without_covered_levels(axes: Axes) -> None:
+    """The numbers of contours that would stand under the names of steps."""
+    names = [text.get_window_extent() for text in axes.texts if text.get_gid() == "step"]
+    for number in [text for text in axes.texts if text.get_gid() == "level"]:
+        if any(number.get_window_extent().padded(2).overlaps(name) for name in names):
+            number.remove()
 
 
 def labelled(steps: np.ndarray) -> list[int]:

@@ -67,7 +67,8 @@ def draw_lens(data: LensGrid, title: str | None = None) -> Figure:
     """
     n_rows, T = _checked(data).shape
     column = _column_width(data)
-    across = min(T, int(BODY / column))
+    n_strips = -(-T // int(BODY / column))
+    across = -(-T // n_strips)
     starts = range(0, T, across)
     left, body = 1.25, across * column
     width = left + max(body, 2.6) + 1.4

@@ -286,7 +286,9 @@ VIEW = (22.0, -58.0)  # degrees of elevation and azimuth
 @in_house_style
 def draw_path_3d(data: MeaningSpace, title: str | None = None) -> Figure:
     """The path and its fans on three principal axes, with the path's shadow on the floor; the tokens stand below."""
-    caption = f"{_key(data)} {_caption(data, 'space', data.solid, data.fan_kept[1])}"
+    caption = (
+        f"{_key(data)} {_caption(data, 'space', data.solid, data.fan_kept[1])} Grey: the path's shadow on the floor."
+    )
     width = SPACE[0] + 2 * EDGE
     below = caption_room(caption, width)
     height = below + SPACE[1] + 0.3 + title_room(title)

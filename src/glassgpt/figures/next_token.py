@@ -93,7 +93,7 @@ def draw_samplers(panels: Sequence[NextTokens], context: str = "", title: str | 
 
 
 _HOW_TO_READ = (
-    "Temperature only stretches or squeezes; top-k, top-p and min-p cut the tail and give its mass to what stays. "
+    "Temperature only stretches or squeezes; a cut gives the mass of the tail to what stays. "
     "Grey numbers: the running sum of the probabilities before the cut."
 )
 

@@ -25,7 +25,8 @@ def draw_wrong_close(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         logarithms = {name: np.log10(np.asarray(line, dtype=np.float64)).tolist() for name, line in series.items()}
-    figure = draw_red_over_training(at, logarithms, title)
+    caption = "The probability of closing what nothing opened, after balanced strings; the lower, the better it counts."
+    figure = draw_red_over_training(at, logarithms, title, caption)
     axes = figure.axes[0]
     axes.set_xlabel(axis)
     axes.set_ylabel("probability of a wrong close")

@@ -389,12 +389,14 @@ def read_recipe(path: Path | str, overrides: Iterable[str] = ()) -> Recipe:
 
 def find_recipe(path: Path) -> Path:
     """`path` itself, or the recipe of that name which comes with GlassGPT (`baby`)."""
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return path
     shipped = [folder / f"{path.stem}.toml" for folder in _shipped_folders() if path.suffix in ("", ".toml")]
     for candidate in shipped:
         if candidate.is_file() and path.parent in (Path(), Path("recipes")):
-            return candidate
+            return candidate  # though there may be a folder of its name, such as the run of `train baby --out baby`
+    if path.exists():
+        return path
     raise UsageError(f"there is no recipe {path}: give the path of a TOML file, such as recipes/baby.toml")
 
 
