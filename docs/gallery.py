@@ -37,11 +37,11 @@ MODELS = {
     "from there to an assistant, with few steps of each stage (recipes/assistant.toml has the whole way)": [
         Scene("train assistant-sft --out sft --set train.steps=200 --set evaluate.every=200", 1),
         Scene("rank sft --judge toy-rater --k 4 --n 400 --flips 0.1 --margin 2 --out preferences.jsonl", 0.5),
-        Scene("train assistant-reward --out reward --set train.steps=60", 1.5),
+        Scene("train assistant-reward --out reward --set train.steps=40", 1),
         Scene("evaluate reward --rows preferences.jsonl --out reward.json", 0.2),
-        Scene("train assistant-ppo --out ppo --set train.steps=12", 0.8),
+        Scene("train assistant-ppo --out ppo --set train.steps=8", 0.5),
         Scene(
-            "train assistant-ppo --out pushed --set ppo.beta=0 --set train.learning_rate=3e-4 --set train.steps=20", 1.2
+            "train assistant-ppo --out pushed --set ppo.beta=0 --set train.learning_rate=3e-4 --set train.steps=14", 0.8
         ),
         Scene("arena base sft ppo --judge toy-world --n 100 --out arena.json", 0.3),
     ],
@@ -68,6 +68,8 @@ GROUPS = {
         "landscape": "baby",
         "landscape-around": "baby",
         "parentheses": "parentheses",
+        "samples": "base",
+        "batch": "base",
         "alignment": ".",
     },
     "Decoding": {
@@ -75,6 +77,8 @@ GROUPS = {
         "samplers": f"base {_SO_FAR}",
     },
     "Inside a model": {
+        "parameters": "base",
+        "weights": "baby",
         "embedding-sum": "baby --text 101",
         "attention": f"base {_READ}",
         "attention-head": f"base {_READ} --layer 1 --head 2",

@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize("figure", ["curves", "parentheses", "loss"])
+@pytest.mark.parametrize("figure", ["curves", "parentheses", "loss", "samples", "batch"])
 def test_a_run_on_files_has_its_pictures(ask, trained, tmp_path, figure):
     code, _, err = ask("see", figure, trained, "--out", tmp_path / "it.png")
     assert code == 0, err
@@ -49,6 +49,17 @@ def test_curves_of_a_run_that_kept_nothing_back_are_its_loss(ask, tmp_path):
     assert (tmp_path / "curves.svg").read_bytes() == (tmp_path / "loss.svg").read_bytes()
     code, _, err = ask("see", "parentheses", tmp_path / "baby", "--out", tmp_path / "it.png")
     assert code == 2 and "parentheses" in err
+
+
+def test_a_run_on_a_sequence_shows_its_batch_and_has_no_samples(ask, baby_run, tmp_path):
+    assert ask("see", "batch", baby_run.path, "--out", tmp_path / "it.png")[0] == 0
+    code, _, err = ask("see", "samples", baby_run.path, "--out", tmp_path / "it.png")
+    assert code == 2 and "kept no samples" in err
+
+
+def test_a_run_on_answers_has_no_batch_of_text(ask, tuned, tmp_path):
+    code, _, err = ask("see", "batch", tuned, "--out", tmp_path / "it.png")
+    assert code == 2 and "rows of answers" in err
 
 
 def test_a_picture_of_a_sequence_is_refused_for_a_run_on_files(ask, trained, tmp_path):

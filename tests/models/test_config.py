@@ -3,7 +3,7 @@
 import pytest
 
 from glassgpt.errors import UsageError
-from glassgpt.models.config import GPTConfig
+from glassgpt.models.config import GPTConfig, parameter_counts
 
 
 def test_the_baby_gpt_has_12656_parameters():
@@ -13,6 +13,20 @@ def test_the_baby_gpt_has_12656_parameters():
 def test_gpt2_has_the_published_number_of_parameters():
     assert GPTConfig(50257, 1024).n_parameters == 124_439_808
     assert GPTConfig(50257, 1024, n_layer=48, n_head=25, n_embd=1600).n_parameters == 1_557_611_200
+
+
+@pytest.mark.parametrize(
+    "choices", [{}, {"bias": False}, {"norm": "rmsnorm", "qk_norm": True, "mlp": "swiglu", "tied": False}]
+)
+def test_the_parts_are_those_of_arithmetic_and_add_up(choices):
+    config = GPTConfig(50, 8, n_layer=3, n_head=2, n_embd=16, **choices)
+    counts = parameter_counts(config)
+    assert sum(counts.values()) == config.n_parameters
+    gated, bias = 1 + (config.mlp == "swiglu"), config.bias
+    assert counts["token embeddings"] == 50 * 16 and counts["position embeddings"] == 8 * 16
+    assert counts["queries, keys, values"] == 3 * (16 * 48 + bias * 48)
+    assert counts["into the MLP"] == 3 * gated * (16 * 64 + bias * 64)
+    assert counts.get("output layer", 0) == (0 if config.tied else 50 * 16)
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "context_length", "n_layer", "n_head", "n_embd"])

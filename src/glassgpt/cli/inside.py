@@ -152,6 +152,46 @@ def neighbours(inside: Inside) -> Figure:
     return draw_neighbours([neighbours_of(rows, i, names) for i in at[:MOST_WORDS_WITH_NEIGHBOURS]], inside.title)
 
 
+def parameters(inside: Inside) -> Figure:
+    from glassgpt.figures.parameters import draw_parameter_counts
+    from glassgpt.models.config import parameter_counts
+    from glassgpt.models.trace import torch_gpt_in
+
+    config = torch_gpt_in(inside.model).config
+    return draw_parameter_counts(parameter_counts(config), config.n_layer, inside.title)
+
+
+def weights(inside: Inside) -> Figure:
+    """Every matrix, inputs downwards: the embeddings, then those of each layer."""
+    from glassgpt.figures.parameters import draw_weights
+    from glassgpt.models.gpt_torch import as_numpy
+    from glassgpt.models.trace import torch_gpt_in
+
+    gpt = torch_gpt_in(inside.model)
+    bands: dict[str, dict[str, Any]] = {}
+    for name, values in gpt.named_parameters():
+        if values.ndim == 2:
+            is_inner = name.startswith("h.")
+            _, layer, part = name.split(".", 2) if is_inner else ("", "", name)
+            matrix = as_numpy(values.detach())
+            is_table = part.startswith("w")  # a row for each token or place; torch's layers are (out, in)
+            bands.setdefault(f"layer {layer}" if is_inner else "", {})[MATRICES[part]] = (
+                matrix if is_table else matrix.T
+            )
+    return draw_weights(bands, gpt.config.n_parameters, inside.title)
+
+
+MATRICES = {
+    "wte.weight": "tokens",
+    "wpe.weight": "positions",
+    "attn.c_attn.weight": "q, k, v",
+    "attn.c_proj.weight": "out",
+    "mlp.c_fc.weight": "MLP in",
+    "mlp.c_proj.weight": "MLP out",
+    "lm_head.weight": "output",
+}
+
+
 def attention(inside: Inside) -> Figure:
     from glassgpt.figures.attention import draw_attention_grid
 
@@ -239,6 +279,8 @@ def _meaning(inside: Inside) -> MeaningSpace:
 
 
 INSIDE: dict[str, tuple[Callable[[Inside], Figure], str]] = {
+    "parameters": (parameters, "how many parameters each part of a model has"),
+    "weights": (weights, "every parameter as a colour, layer by layer"),
     "next-token": (next_token, "the likeliest tokens after --text, under a sampler, as bars"),
     "samplers": (samplers, "what temperature, top-k and top-p make of the next token after --text"),
     "embedding-sum": (embedding_sum, "token embeddings + position embeddings = what the first layer reads, of --text"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glassgpt.cli.output import LN2
+from glassgpt.cli.tokenize import piece_of
 from glassgpt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -177,6 +178,41 @@ def some_of(steps: list[int]) -> list[int]:
     return [steps[i] for i in sorted(places)]
 
 
+def samples(subject: Subject) -> Figure:
+    """What the model wrote at some evaluations, and how good it was then."""
+    from glassgpt.figures.samples import TrainingSample, draw_samples
+
+    rows = {row["step"]: row for row in subject.run.evaluations() if row.get("sample") is not None}
+    if not rows:
+        raise UsageError(
+            f"{subject.run.path} kept no samples of its training: train it on files, with evaluate.sample_tokens"
+        )
+    found = [TrainingSample(step, rows[step]["sample"], rows[step]["bits_per_byte"]) for step in some_of(list(rows))]
+    return draw_samples(found, subject.title)
+
+
+def batch(subject: Subject) -> Figure:
+    """The first rows that training read."""
+    from glassgpt.figures.batch import MOST_COLUMNS, MOST_ROWS, BatchRows, draw_batch
+    from glassgpt.training.data import prepared_data, training_data
+    from glassgpt.training.recipe import STAGES, recipe_from_dict
+
+    run = subject.run
+    if any(stage in run.recipe for stage in STAGES):
+        raise UsageError(f"{run.path} was trained on rows of answers, and this picture is of a run on a text")
+    resolved = {key: value for key, value in run.recipe["data"].items() if key != "sha256"}
+    recipe = recipe_from_dict(run.recipe | {"data": resolved})
+    folder = Path(run.recipe["data"].get("tokens") or run.path / "tokens")
+    data = training_data(recipe, folder) if subject.sequence is not None else prepared_data(recipe, folder)
+    rows = data.rows(0)
+    inputs, targets = (
+        [[piece_of(subject.tokenizer, int(token)) for token in row[:MOST_COLUMNS]] for row in rows[part][:MOST_ROWS]]
+        for part in ("inputs", "targets")
+    )
+    last_only = run.recipe["train"]["last_position_only"]
+    return draw_batch(BatchRows(rows["inputs"].shape, inputs, targets, last_only), subject.title)
+
+
 def red_over_steps(subject: Subject) -> Figure:
     from glassgpt.chain.hitting import hitting_probability
     from glassgpt.chain.walk import Red
@@ -293,6 +329,8 @@ FIGURES: dict[str, tuple[Callable[[Subject], Figure], str]] = {
     "landscape": (landscape, "the loss over the plane in which training moved most, and its path there"),
     "landscape-around": (landscape_around, "the loss in two random directions from the trained model"),
     "parentheses": (parentheses, "the probability of a wrong close against depth, at several steps of training"),
+    "samples": (samples, "what the model wrote after the same beginning, at some steps of training"),
+    "batch": (batch, "the first rows that training reads, and below each token the one to be predicted"),
     "probabilities-over-training": (probabilities_over_training, "transition probabilities, step by step"),
     "red-over-steps": (red_over_steps, "the probability of having met red after 1, 2, 3... tokens"),
     "red-over-training": (red_over_training, "the probability of red at every kept step of training"),

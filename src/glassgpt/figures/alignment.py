@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.curves import shown_words
@@ -225,6 +226,7 @@ def draw_entropies(
             markersize=3.5,
             gid=f"entropy {curve.method}",
         )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("training step")
     axes.set_ylabel("entropy (nats a token)")
     axes.set_ylim(bottom=0)

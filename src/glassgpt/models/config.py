@@ -199,6 +199,32 @@ def parameter_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+PARTS = {
+    "wte": "token embeddings",
+    "wpe": "position embeddings",
+    "attn.c_attn": "queries, keys, values",
+    "attn.c_proj": "what attention gives back",
+    "mlp.c_fc": "into the MLP",
+    "mlp.c_proj": "out of the MLP",
+    "norm": "norms",
+    "lm_head": "output layer",
+}
+
+
+def parameter_counts(config: GPTConfig) -> dict[str, int]:
+    """How many parameters each part has, in all layers together; they add up to `n_parameters`.
+
+    >>> parameter_counts(GPTConfig(2, 3, n_layer=1, n_head=1, n_embd=4, bias=False, norm="rmsnorm"))["into the MLP"]
+    64
+    """
+    counts = dict.fromkeys(PARTS.values(), 0)
+    for name, shape in parameter_shapes(config).items():
+        part = name.split(".", 2)[2] if name.startswith("h.") else name
+        part = part.rpartition(".")[0]
+        counts[PARTS.get(part, PARTS["norm"])] += _product(shape)
+    return {part: count for part, count in counts.items() if count}
+
+
 def _product(shape: tuple[int, ...]) -> int:
     result = 1
     for size in shape:
