@@ -1,5 +1,6 @@
 import { mount } from "svelte";
 import App from "./App.svelte";
+import { nextTask } from "./lib/task.ts";
 import "./app.css";
 
-mount(App, { target: document.getElementById("page")! });
+void nextTask().then(() => mount(App, { target: document.getElementById("page")! }));

@@ -25,6 +25,7 @@ const LONGEST_TEXT = 4000;
 const WALK_MS = 420;
 /** Chains of more states than this are asked about in a worker, so that sliders move freely. */
 const MOST_AT_ONCE = 512;
+const NOTHING_KNOWN: Answer = { law: null, danger: null, dangerB: null };
 const HASH_MS = 150;
 /** After more steps than any training makes: only its end is waited for. */
 const NO_STEP = 999_999_999;
@@ -142,7 +143,10 @@ class World {
       a: { name: keyOf(a), chain: asChain(modelA, chainA) },
       b: other,
       question,
-      then: (answer) => (this.latest = { id: a.id, question, answer }),
+      then: (part) => {
+        const before = this.latest?.id === a.id ? this.latest.answer : NOTHING_KNOWN;
+        this.latest = { id: a.id, question, answer: { ...before, ...part } };
+      },
     });
   }
 

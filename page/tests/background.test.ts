@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Background, type Asked } from "../src/lib/background.ts";
 import type { Chain } from "../src/lib/chain.ts";
 import { reach, stationary, tableOf } from "../src/lib/chain.ts";
-import { answered, type Question } from "../src/lib/long-run.ts";
+import { answered, type Answer, type Question } from "../src/lib/long-run.ts";
 import type { Message, Reply } from "../src/lib/long-run.worker.ts";
 import { PLAIN } from "../src/lib/softmax.ts";
 
@@ -22,7 +22,11 @@ class Fake {
   }
   answer(): void {
     const { number, question, sent } = this.messages.at(-1)!;
-    this.onmessage!({ data: { number, answer: answered(sent[0]?.[1] ?? chain(1), null, question) } });
+    const { danger, dangerB } = answered(sent[0]?.[1] ?? chain(1), null, question);
+    this.onmessage!({ data: { number, part: { danger, dangerB } } });
+  }
+  tell(number: number, part: Partial<Answer>): void {
+    this.onmessage!({ data: { number, part } });
   }
 }
 
@@ -62,6 +66,22 @@ describe("questions in the background", () => {
     expect(worker.messages.map(({ sent }) => sent.length)).toEqual([1, 0]);
     worker.answer();
     expect(said).toEqual([1, 3]);
+  });
+
+  test("the long run comes after the rest, and not at all for a question that is no longer asked", () => {
+    const asked = background();
+    const said: string[] = [];
+    const hear = (name: string) => (part: Partial<Answer>) => said.push(`${name} ${Object.keys(part).join()}`);
+    const { law } = answered(chain(1), null, question);
+    asked.ask(ask(1, hear("old")));
+    const [worker] = made;
+    worker.answer();
+    worker.tell(1, { law });
+    asked.ask(ask(2, hear("new"))); // at once: nobody waits for the long run
+    expect(worker.messages.length).toBe(2);
+    worker.tell(1, { law });
+    worker.answer();
+    expect(said).toEqual(["old danger,dangerB", "old law", "new danger,dangerB"]);
   });
 
   test("one that takes long is ended for a newer one", () => {

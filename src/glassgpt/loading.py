@@ -10,7 +10,6 @@ from glassgpt.weights.bundle import Bundle
 from glassgpt.weights.gguf_model import read_gguf_model
 from glassgpt.weights.hf_folder import is_hf_folder, read_hf_folder
 from glassgpt.weights.hub import GPT2_REPOS, is_repo_id, pull
-from glassgpt.weights.quantised import load_bundle
 from glassgpt.weights.run import MANIFEST, Run, is_run
 from glassgpt.weights.tf_folder import is_tf_checkpoint, read_tf_folder
 
@@ -34,6 +33,8 @@ def load(
     what they say, UnsupportedError for a sound model of a kind that GlassGPT doesn't read, TooLargeError before
     anything is read that won't fit in memory.
     """
+    from glassgpt.weights.quantised import load_bundle  # torch: a second and more, which looking at a model can spare
+
     bundle = open_model(ref, allow_pickle=allow_pickle)
     return load_bundle(bundle, dtype, device), bundle.tokenizer()
 

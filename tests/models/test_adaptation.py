@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from glassgpt.errors import NumericalError, UsageError
-from glassgpt.models.adaptation import Trainable, adapt, merge, parameter_account, part_widths
+from glassgpt.models.adaptation import adapt, merge, parameter_account
 from glassgpt.models.config import GPTConfig, parameter_shapes
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.heads import HeadedGPT
+from glassgpt.models.trainable import Trainable, part_widths
 
 SIZES = {"vocab_size": 30, "context_length": 12, "n_layer": 3, "n_head": 4, "n_embd": 32}
 MODERN = {"bias": False, "position": "rope", "norm": "rmsnorm", "mlp": "swiglu", "n_hidden": 64, "n_kv_head": 2}

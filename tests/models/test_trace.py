@@ -11,11 +11,12 @@ from glassgpt.errors import TooLargeError, UnsupportedError, UsageError
 from glassgpt.loading import load
 from glassgpt.models import native
 from glassgpt.models import trace as trace_module
-from glassgpt.models.adaptation import Trainable, adapt
+from glassgpt.models.adaptation import adapt
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_array import ArrayGPT
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.trace import Trace, Want, embedding_rows, trace, trace_bytes
+from glassgpt.models.trainable import Trainable
 from glassgpt.numerics import log_softmax
 from glassgpt.weights.quantised import packed
 from glassgpt.weights.tensors import tensors_of

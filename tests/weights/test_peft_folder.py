@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from glassgpt.errors import DamagedFileError, UnsupportedError, UsageError
-from glassgpt.models.adaptation import Trainable, adapt, merge
+from glassgpt.models.adaptation import adapt, merge
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
+from glassgpt.models.trainable import Trainable
 from glassgpt.weights.hf_folder import export_hf
 from glassgpt.weights.peft_folder import CONFIG, WEIGHTS, read_peft, write_peft
 from glassgpt.weights.tensors import tensors_of

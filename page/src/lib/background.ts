@@ -1,4 +1,7 @@
-/** One question at a time to a worker. A newer one waits for the answer under way, or ends it if it takes long. */
+/**
+ * One question at a time to a worker. A newer one waits for the first part of the answer under way, or ends it if that
+ * takes long; the other part the worker gives up by itself.
+ */
 
 import type { Chain } from "./chain.ts";
 import { answered, type Answer, type Question } from "./long-run.ts";
@@ -18,14 +21,17 @@ export interface Asked {
   a: Named;
   b: Named | null;
   question: Question;
-  then: (answer: Answer) => void;
+  /** Told the answer part by part. */
+  then: (part: Partial<Answer>) => void;
 }
 
 export class Background {
   private worker: Worker | null = null;
   private sent = new Set<string>();
   private number = 0;
-  private underWay: { number: number; since: number; asked: Asked } | null = null;
+  /** The question that was asked last, and since when its first part is awaited. */
+  private last: { number: number; asked: Asked } | null = null;
+  private since: number | null = null;
   private waiting: Asked | null = null;
   private timer: ReturnType<typeof setTimeout> | undefined;
 
@@ -34,8 +40,8 @@ export class Background {
 
   ask(asked: Asked): void {
     clearTimeout(this.timer);
-    if (this.underWay && performance.now() - this.underWay.since > PATIENCE_MS) this.stop();
-    if (this.underWay) {
+    if (this.since !== null && performance.now() - this.since > PATIENCE_MS) this.stop();
+    if (this.since !== null) {
       this.waiting = asked;
       this.timer = setTimeout(() => this.waiting && this.ask(this.waiting), PATIENCE_MS);
       return;
@@ -51,7 +57,7 @@ export class Background {
     for (const named of [asked.a, asked.b]) {
       if (named && !this.sent.has(named.name)) message.sent.push([named.name, named.chain]);
     }
-    this.underWay = { number: this.number, since: performance.now(), asked };
+    [this.last, this.since] = [{ number: this.number, asked }, performance.now()];
     this.worker.postMessage(message);
     for (const [name] of message.sent) this.sent.add(name);
   }
@@ -59,11 +65,10 @@ export class Background {
   private made(): Worker | null {
     const worker = this.make();
     if (!worker) return null;
-    worker.onmessage = ({ data: { number, answer } }: MessageEvent<Reply>) => {
-      if (this.underWay?.number !== number) return;
-      const { asked } = this.underWay;
-      this.underWay = null;
-      asked.then(answer);
+    worker.onmessage = ({ data: { number, part } }: MessageEvent<Reply>) => {
+      if (this.last?.number !== number) return;
+      this.since = null;
+      this.last.asked.then(part);
       if (this.waiting) this.ask(this.waiting);
     };
     return worker;
@@ -72,7 +77,7 @@ export class Background {
   private stop(): void {
     this.worker?.terminate();
     this.worker = null;
-    this.underWay = null;
+    [this.last, this.since] = [null, null];
     this.sent = new Set();
   }
 }

@@ -6,7 +6,7 @@
  */
 
 import { successor } from "./contexts.ts";
-import { falling, isCut, keptOf, logSoftmax, onlyKept, type Sampler } from "./softmax.ts";
+import { distribute, falling, isCut, keptOf, onlyKept, type Sampler } from "./softmax.ts";
 
 /** Up to this many states the stationary law is solved; beyond, it is iterated. */
 const MOST_SOLVED = 512;
@@ -17,6 +17,7 @@ const STILL = 1e-13;
 const LOWEST_LOG = -600;
 /** Above this logarithm too few digits are left of what is missing to 1. */
 const NEARLY = -1e-6;
+const SMALLEST = Math.exp(LOWEST_LOG);
 
 export interface Chain {
   vocabSize: number;
@@ -35,14 +36,14 @@ export interface Table {
 
 export function tableOf(chain: Chain, sampler: Sampler): Table {
   const { vocabSize: V, nStates, logits } = chain;
-  const logs = new Float64Array(nStates * V);
+  const [probs, logs] = [new Float64Array(nStates * V), new Float64Array(nStates * V)];
   const order = isCut(sampler) ? orderOf(chain) : null;
   for (let first = 0; first < logs.length; first += V) {
     let row: ArrayLike<number> = logits.subarray(first, first + V);
     if (order) row = onlyKept(row, keptOf(order.subarray(first, first + V), sampler));
-    logs.set(logSoftmax(row, sampler.temperature), first);
+    distribute(row, sampler.temperature, probs, logs, first);
   }
-  return { vocabSize: V, nStates, probs: logs.map(Math.exp), logs };
+  return { vocabSize: V, nStates, probs, logs };
 }
 
 const ORDERS = new WeakMap<Float32Array, Float64Array>();
@@ -107,7 +108,16 @@ export interface Law {
  * cuts of top-k and top-p leave several closed classes of states; a periodic class gets its long-run average.
  */
 export function stationary(table: Table, start: number): Law {
-  if (table.nStates > MOST_SOLVED) return iterated(table, start);
+  const parts = stationaryInParts(table, start);
+  for (;;) {
+    const { done, value } = parts.next();
+    if (done) return value;
+  }
+}
+
+/** The same for whoever must answer to others meanwhile: `next()` works for a moment, and the last one gives the law. */
+export function* stationaryInParts(table: Table, start: number): Generator<void, Law> {
+  if (table.nStates > MOST_SOLVED) return yield* iterated(table, start);
   const law = new Float64Array(table.nStates);
   const { label, closed } = classes(table);
   const members = closed.map((name) => [...label.keys()].filter((state) => label[state] === name));
@@ -116,12 +126,12 @@ export function stationary(table: Table, start: number): Law {
     const within = shares[i] > 0 ? solve(table, states) : [];
     within.forEach((share, at) => (law[states[at]] = shares[i] * share));
   });
-  if (law.some(Number.isNaN)) return iterated(table, start); // a float64 was too short
+  if (law.some(Number.isNaN)) return yield* iterated(table, start); // a float64 was too short
   return { probs: law, how: "solved", moved: 0 };
 }
 
 /** Steps until it stands still. Where tokens are excluded it rests every other time, which breaks any period. */
-function iterated(table: Table, start: number): Law {
+function* iterated(table: Table, start: number): Generator<void, Law> {
   const { vocabSize: V, nStates, probs, logs } = table;
   const rest = logs.includes(-Infinity) ? 0.5 : 0;
   let law = new Float64Array(nStates);
@@ -138,6 +148,7 @@ function iterated(table: Table, start: number): Law {
     moved = 0;
     for (let state = 0; state < nStates; state++) moved += Math.abs(next[state] - law[state]);
     [law, next] = [next, law];
+    yield;
   }
   return { probs: law, how: "iterated", moved };
 }
@@ -339,34 +350,36 @@ function swept(table: Table, isRed: Uint8Array, horizon: number, start: number, 
 
 /** In ordinary floats; null if one of them came so near to the smallest that digits may be lost. */
 function plainSweep(table: Table, isRed: Uint8Array, horizon: number, start: number, atRed: 0 | 1): Reach | null {
-  const { vocabSize: V, nStates, probs } = table;
   if (hasTiny(table)) return null;
-  const smallest = Math.exp(LOWEST_LOG);
   let now = Float64Array.from(isRed, (red) => (red ? atRed : 1 - atRed));
+  let next = new Float64Array(table.nStates);
   const profile = new Float64Array(horizon + 1);
   profile[0] = Math.log(now[start]);
   for (let t = 1; t <= horizon; t++) {
-    const next = new Float64Array(nStates);
-    for (let state = 0; state < nStates; state++) {
-      if (isRed[state]) {
-        next[state] = atRed;
-        continue;
-      }
-      const first = (state * V) % nStates;
-      let sum = 0;
-      let isPossible = false;
-      for (let token = 0; token < V; token++) {
-        const [p, then] = [probs[state * V + token], now[first + token]];
-        sum += p * then;
-        isPossible ||= p > 0 && then > 0;
-      }
-      if (isPossible && sum < smallest) return null;
-      next[state] = sum;
-    }
-    now = next;
+    if (!stepBack(table, isRed, atRed, now, next)) return null;
+    [now, next] = [next, now];
     profile[t] = Math.log(now[start]);
   }
   return { profile, fromState: now.map(Math.log) };
+}
+
+/** One step back, from `now` to `next`. False if something that is possible became too small to be trusted. */
+function stepBack({ vocabSize: V, nStates, probs }: Table, isRed: Uint8Array, atRed: 0 | 1, now: Float64Array, next: Float64Array): boolean {
+  for (let state = 0; state < nStates; state++) {
+    if (isRed[state]) {
+      next[state] = atRed;
+      continue;
+    }
+    const row = state * V;
+    const first = row % nStates;
+    let sum = 0;
+    for (let token = 0; token < V; token++) sum += probs[row + token] * now[first + token];
+    if (sum < SMALLEST) {
+      for (let token = 0; token < V; token++) if (probs[row + token] > 0 && now[first + token] > 0) return false;
+    }
+    next[state] = sum;
+  }
+  return true;
 }
 
 function logSweep(table: Table, isRed: Uint8Array, horizon: number, start: number, atRed: 0 | 1): Reach {

@@ -13,6 +13,8 @@ export interface Box {
 
 const STEPS = 200;
 const SPACING = 5;
+/** Closer than this, in pixels, a curve is near a label. */
+const NEAR = 10.5;
 
 export const unit = (angle: number): Point => [Math.cos(angle), Math.sin(angle)];
 export const leftOf = ([x, y]: Point): Point => [-y, x];
@@ -44,7 +46,9 @@ export function loopAt(node: Point, direction: Point, length: number, spread = 0
 }
 
 function blend(points: readonly Point[], weights: readonly number[]): Point {
-  return points.reduce<Point>((sum, point, i) => add(sum, scale(point, weights[i])), [0, 0]);
+  let [x, y] = [0, 0];
+  for (let i = 0; i < points.length; i++) [x, y] = [x + points[i][0] * weights[i], y + points[i][1] * weights[i]];
+  return [x, y];
 }
 
 /** The part of a curve from one node's rim to `gap` before the other's. */
@@ -111,26 +115,27 @@ export function placeLabels(
   nodeRadius: number,
 ): Point[] {
   const options = curves.map((curve, i) => labelOptions(curve, sizes[i]));
+  const around = curves.map(boxAround);
   const fixed = options.map((places, own) =>
-    places.map(({ centre, habit }) => habit + surroundings(centre, sizes[own], curves, own, nodes, nodeRadius)),
+    places.map(({ centre, habit }) => habit + surroundings(centre, sizes[own], curves, around, own, nodes, nodeRadius)),
   );
   const order = [...curves.keys()].sort((a, b) => curves[a].length - curves[b].length);
-  const placed = new Map<number, Point>();
+  const placed: (Point | null)[] = curves.map(() => null);
   for (let round = 0; round < 3; round++) {
     for (const own of order) {
       const costs = options[own].map(({ centre }, option) => {
         let cost = fixed[own][option];
-        for (const [other, where] of placed) {
-          if (other === own) continue;
-          if (overlaps(centre, sizes[own], where, sizes[other], 5)) cost += 60;
-          if (overlaps(centre, sizes[own], where, sizes[other], 23)) cost += 5;
+        for (let other = 0; other < placed.length; other++) {
+          const where = placed[other];
+          if (where === null || other === own || !overlaps(centre, sizes[own], where, sizes[other], 23)) continue;
+          cost += overlaps(centre, sizes[own], where, sizes[other], 5) ? 65 : 5;
         }
         return cost;
       });
-      placed.set(own, options[own][costs.indexOf(Math.min(...costs))].centre);
+      placed[own] = options[own][costs.indexOf(Math.min(...costs))].centre;
     }
   }
-  return curves.map((_, i) => placed.get(i)!);
+  return placed as Point[];
 }
 
 export function overlaps(a: Point, size: Box, b: Point, other: Box, margin = 0): boolean {
@@ -154,11 +159,19 @@ function labelOptions(curve: Curve, size: Box): { centre: Point; habit: number }
   );
 }
 
+/** The smallest box around a curve. */
+function boxAround(curve: Curve): { centre: Point; size: Box } {
+  const [xs, ys] = [curve.map(([x]) => x), curve.map(([, y]) => y)];
+  const [low, high]: Point[] = [[Math.min(...xs), Math.min(...ys)], [Math.max(...xs), Math.max(...ys)]];
+  return { centre: middleOf(low, high), size: { width: high[0] - low[0], height: high[1] - low[1] } };
+}
+
 /** How much a label at `centre` covers: never a node, and another curve is worse than its own. */
 function surroundings(
   centre: Point,
   size: Box,
   curves: readonly Curve[],
+  around: readonly { centre: Point; size: Box }[],
   own: number,
   nodes: readonly Point[],
   nodeRadius: number,
@@ -170,13 +183,14 @@ function surroundings(
     if (Math.hypot(x, y) < nodeRadius + 5) cost += 100;
   }
   curves.forEach((curve, i) => {
+    if (!overlaps(centre, size, around[i].centre, around[i].size, 2 * NEAR)) return; // it is nowhere near
     let covered = 0;
     let near = 0;
     curve.forEach((point, at) => {
       const x = Math.abs(point[0] - centre[0]) - size.width / 2;
       const y = Math.abs(point[1] - centre[1]) - size.height / 2;
       if (x < 1.5 && y < 1.5) covered += at < curve.length - 4 ? 1 : 3; // an arrow's head is worth more than its stem
-      if (x < 10.5 && y < 10.5) near++;
+      if (x < NEAR && y < NEAR) near++;
     });
     cost += i === own ? (16 * covered) / curve.length : 2 * covered + 0.8 * near;
   });

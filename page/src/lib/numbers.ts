@@ -41,9 +41,14 @@ export function fromLog(log: number): string {
   return `${mantissa}e${power}`.replace("-", "−");
 }
 
+/** A whole number in groups of three digits: 12,656. Intl writes the same, and takes 20 ms to begin. */
+export function grouped(whole: number): string {
+  return String(whole).replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
 /** 12,656 or 1.3 × 10⁴⁸¹³: a whole number given by its decimal logarithm where it is too large. */
 export function power10(log10: number): string {
-  if (log10 < 9) return Math.round(10 ** log10).toLocaleString("en");
+  if (log10 < 9) return grouped(Math.round(10 ** log10));
   let power = Math.floor(log10);
   let mantissa = (10 ** (log10 - power)).toFixed(1);
   if (mantissa === "10.0") [mantissa, power] = ["1.0", power + 1];

@@ -35,31 +35,44 @@ export function isCut({ topK, topP }: Sampler): boolean {
 }
 
 export function softmax(logits: ArrayLike<number>, temperature = 1): Float64Array {
-  const result = logSoftmax(logits, temperature);
-  for (let i = 0; i < result.length; i++) result[i] = Math.exp(result[i]);
-  return result;
+  const probs = new Float64Array(logits.length);
+  distribute(logits, temperature, probs, new Float64Array(logits.length));
+  return probs;
 }
 
-/** Log-probabilities; at temperature 0 all of it is on the likeliest token, the lowest id among equals. */
 export function logSoftmax(logits: ArrayLike<number>, temperature = 1): Float64Array {
+  const logs = new Float64Array(logits.length);
+  distribute(logits, temperature, new Float64Array(logits.length), logs);
+  return logs;
+}
+
+/**
+ * Write probabilities and their logarithms from the place `at` on. At temperature 0 all is on the likeliest token, the
+ * lowest id among equals.
+ */
+export function distribute(logits: ArrayLike<number>, temperature: number, probs: Float64Array, logs: Float64Array, at = 0): void {
   const n = logits.length;
-  const result = new Float64Array(n);
   const top = argmax(logits);
   if (temperature === 0) {
-    result.fill(-Infinity);
-    result[top] = 0;
-    return result;
+    probs.fill(0, at, at + n);
+    logs.fill(-Infinity, at, at + n);
+    [probs[at + top], logs[at + top]] = [1, 0];
+    return;
   }
   const highest = logits[top] / temperature;
   let total = 0;
   for (let i = 0; i < n; i++) {
     const shifted = logits[i] / temperature - highest;
-    result[i] = shifted;
-    total += Math.exp(shifted);
+    const weight = Math.exp(shifted);
+    logs[at + i] = shifted;
+    probs[at + i] = weight;
+    total += weight;
   }
   const logTotal = Math.log(total);
-  for (let i = 0; i < n; i++) result[i] -= logTotal;
-  return result;
+  for (let i = at; i < at + n; i++) {
+    probs[i] /= total;
+    logs[i] -= logTotal;
+  }
 }
 
 export function argmax(values: ArrayLike<number>): number {

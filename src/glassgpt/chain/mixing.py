@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
 from glassgpt.chain.markov import MarkovChain
 from glassgpt.chain.walk import Walk
@@ -129,6 +128,8 @@ def second_eigenvalue(chain: MarkovChain) -> float | None:
         return float(moduli[-2]) if len(moduli) > 1 else 0.0
     if chain.n_states > EIGENVALUE_LIMIT:
         return None
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs  # a third of a second that few need
+
     walk = Walk(chain)
     operator = LinearOperator(
         (chain.n_states, chain.n_states),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from glassgpt.chain.markov import MarkovChain
 from glassgpt.chain.walk import Red, Walk
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,8 @@ def communicating_classes(chain: MarkovChain) -> CommunicatingClasses:
         short = chain.n_states - chain.full.n_states
         labels = np.minimum(np.arange(chain.n_states), short)
         return CommunicatingClasses(labels, np.arange(short + 1) == short)
+    from scipy.sparse.csgraph import connected_components
+
     graph = transition_graph(chain)
     n_classes, labels = connected_components(graph, directed=True, connection="strong")
     sources = np.repeat(np.arange(chain.n_states), np.diff(graph.indptr))
@@ -75,6 +79,8 @@ def stops(chain: MarkovChain) -> np.ndarray:
 
 def transition_graph(chain: MarkovChain) -> csr_array:
     """The possible transitions as a sparse matrix of ones (n_states, n_states)."""
+    from scipy.sparse import csr_array
+
     walk = Walk(chain)
     targets = np.stack([walk.successors(token) for token in range(chain.vocab_size)], axis=1)
     possible = chain.possible & (targets >= 0)
@@ -91,6 +97,8 @@ def period(chain: MarkovChain, states: np.ndarray) -> int:
     """
     if has_full_support(chain) and len(states) > 1:
         return 1
+    from scipy.sparse.csgraph import breadth_first_order
+
     graph = transition_graph(chain)[states][:, states]
     order, parents = breadth_first_order(graph, 0)
     level = np.zeros(len(states), dtype=np.int64)

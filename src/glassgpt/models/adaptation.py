@@ -1,4 +1,4 @@
-"""What of a base model is trained: all of it, its last layers, its head alone, or little that is added to it.
+"""How a base model is made ready for what of it is to be trained (see `trainable`), and what is added to it.
 
 Added parts live in subclasses of torch's Linear that take the place of a block's maps, so that every parameter of the
 base keeps its name and a model without them is read and written as before:
@@ -17,57 +17,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glassgpt.errors import UsageError
-from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.rounded import RoundedLinear, dequantised, refuse_unroundable
 from glassgpt.models.seeds import drawn_from
+from glassgpt.models.trainable import MAPS, Trainable, part_widths
 
-MAPS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 ENDS_OF_HALVES = ("attn.c_proj", "mlp.c_proj")
 ADDED = ("lora_A", "lora_B", "adapter_down", "adapter_down_bias", "adapter_up", "adapter_up_bias")
-
-
-@dataclass(frozen=True)
-class Trainable:
-    """`what`: all; last (the last `n_layer` blocks and the final norm); head (what is no GPT, or of a plain GPT its
-    output layer and final norm); lora (of `rank` and `alpha`, on the maps `targets`); adapters (of `width` numbers).
-    A head that was added for a stage is trained in every case. `base`: how the maps of blocks that stay as they are are
-    held, float32, int8 or int4.
-    """
-
-    what: Literal["all", "last", "head", "lora", "adapters"] = "all"
-    n_layer: int = 1
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = MAPS
-    width: int = 16
-    base: Literal["float32", "int8", "int4"] = "float32"
-
-    def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for key in ("what", "base"):
-            if getattr(self, key) not in get_args(hints[key]):
-                known = ", ".join(get_args(hints[key]))
-                raise UsageError(f"trainable.{key} must be one of {known}; got {getattr(self, key)!r}")
-        for key in ("n_layer", "rank", "width"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"trainable.{key} must be 1 or more, got {getattr(self, key)}")
-        if not 0 < self.alpha < math.inf:
-            raise UsageError(f"trainable.alpha must be a positive number, got {self.alpha}")
-        if not self.targets or set(self.targets) - set(MAPS) or len(set(self.targets)) < len(self.targets):
-            raise UsageError(f"trainable.targets names some of {', '.join(MAPS)}, each once; got {list(self.targets)}")
-        if self.base != "float32" and self.what not in ("lora", "adapters", "head"):
-            raise UsageError(
-                f"trainable.base = {self.base!r} rounds weights that are not trained: set trainable.what to lora, "
-                f"adapters or head, got {self.what!r}"
-            )
 
 
 class LoRALinear(nn.Linear):
@@ -194,21 +156,6 @@ def _adapt_map(block: nn.Module, name: str, gpt: GPT, trainable: Trainable) -> N
     if trainable.what == "adapters" and name in ENDS_OF_HALVES:
         linear.__class__ = RoundedAdaptedLinear if rounded else AdaptedLinear
         linear.add_adapter(trainable.width, gpt.wte.weight)  # type: ignore[operator]
-
-
-def part_widths(config: GPTConfig, name: str) -> list[int]:
-    """How a map's output is divided into maps that Hugging Face's Llama and Qwen3 hold apart; GPT-2 holds it as one."""
-    apart = config.position == "rope" and config.norm == "rmsnorm" and config.mlp == "swiglu"
-    if name == "attn.c_attn":
-        whole = [config.qkv_width]
-        return [n * config.head_width for n in (config.n_head, config.kv_heads, config.kv_heads)] if apart else whole
-    if name == "mlp.c_fc":
-        return (
-            [config.hidden_width] * (2 if apart else 1)
-            if config.mlp != "swiglu" or apart
-            else [2 * config.hidden_width]
-        )
-    return [config.n_embd]
 
 
 def merge(model: nn.Module) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,12 +18,14 @@ from torch.nn import functional as F
 
 from glassgpt.interface import Array, LanguageModel, Session, as_contexts
 from glassgpt.models.config import GPTConfig
-from glassgpt.models.dropout import Dropout
 from glassgpt.models.kv_cache import CachedSession, KVCache, LayerCache
 from glassgpt.models.positions import alibi_slopes, rope_angles, sinusoids
 from glassgpt.models.prefix_tree import fits_prefix_tree, prefix_tree_logits
 from glassgpt.models.seeds import drawn_from
 from glassgpt.models.threads import threads_for
+
+if TYPE_CHECKING:
+    from glassgpt.models.dropout import Dropout
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -26,13 +25,12 @@ from glassgpt.serving.meaning import MOST_NEIGHBOURS, View, neighbours
 from glassgpt.serving.models import MAX_NUMBERS, MAX_STATES, Models, Served
 from glassgpt.serving.recipes import MOST_STEPS, recipe_asked
 from glassgpt.serving.red import RedQuestion
-from glassgpt.serving.refusals import Cancelled, Refusal, refusal_of
+from glassgpt.serving.refusals import Cancelled, Refusal, answering
 from glassgpt.serving.tensors import as_float32, tensor_response
 from glassgpt.serving.training import Trainings
 from glassgpt.serving.worker import Job
 
 MOST_JOBS_KEPT = 64
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Api:
@@ -265,20 +263,6 @@ class Api:
                 "missing", f"there is no job {name[:40]!a}", "begin one with /api/v1/red or /api/v1/ablations"
             )
         return self.jobs[name]
-
-
-def answering(handler: Handler) -> Handler:
-    """The handler, with whatever goes wrong told in the one shape, and nowhere else."""
-
-    async def answer(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except ClientDisconnect:
-            return Cancelled("the client has gone").response()
-        except Exception as error:
-            return refusal_of(error).response()
-
-    return answer
 
 
 def about(served: Served, step: int | None) -> dict[str, Any]:

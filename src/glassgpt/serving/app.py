@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -12,13 +13,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from glassgpt.serving.api import Api, answering
 from glassgpt.serving.guard import Doors, Guard
-from glassgpt.serving.refusals import Refusal
+from glassgpt.serving.refusals import Refusal, answering
 from glassgpt.serving.static import Pages
 
+if TYPE_CHECKING:
+    from glassgpt.serving.api import Api
+    from glassgpt.serving.coming import Coming
 
-def create_app(api: Api, doors: Doors | None = None, pages: Pages | None = None) -> ASGIApp:
+
+def create_app(api: Api | Coming, doors: Doors | None = None, pages: Pages | None = None) -> ASGIApp:
     """The app that serves `api` and `pages` (by default the built page) behind `doors` (by default this machine's)."""
     found = answering((pages or Pages()).answer)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
 from glassgpt.errors import GlassGPTError, TooLargeError, UnsupportedError, UsageError
 from glassgpt.serving.events import Json
 
@@ -15,6 +20,7 @@ CURES = {
     "failed": "look at the model's files; if they are sound, report this",
 }
 SECONDS_TO_WAIT = "1"
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Refusal(GlassGPTError):
@@ -54,3 +60,17 @@ def refusal_of(error: BaseException) -> Refusal:
     if isinstance(error, GlassGPTError):
         return Refusal("failed", str(error))
     return Refusal("failed", f"a defect in GlassGPT ({type(error).__name__})", "report it, with what you asked for")
+
+
+def answering(handler: Handler) -> Handler:
+    """The handler, with whatever goes wrong told in the one shape, and nowhere else."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except ClientDisconnect:
+            return Cancelled("the client has gone").response()
+        except Exception as error:
+            return refusal_of(error).response()
+
+    return answer

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import uvicorn
 
-from glassgpt.serving.api import Api
 from glassgpt.serving.app import create_app
+from glassgpt.serving.coming import Coming
 from glassgpt.serving.guard import Doors
-from glassgpt.serving.models import Models
-from glassgpt.serving.sources import Source
+
+if TYPE_CHECKING:
+    from glassgpt.serving.api import Api
+    from glassgpt.serving.sources import Source
 
 SECONDS_TO_END = 5  # that answers under way may take once the server is to stop
 LONGEST_HEADERS = 64 << 10  # bytes
@@ -23,9 +26,9 @@ def serve(sources: Sequence[Source], doors: Doors, sock: socket.socket, on_start
 
 
 def server(sources: Sequence[Source], doors: Doors, on_start: Callable[[], object] = lambda: None) -> Server:
-    api = Api(Models(sources))
+    coming = Coming(sources)
     config = uvicorn.Config(
-        create_app(api, doors),
+        create_app(coming, doors),
         log_level="error",  # nothing that was asked is ever written down
         access_log=False,
         server_header=False,
@@ -36,21 +39,27 @@ def server(sources: Sequence[Source], doors: Doors, on_start: Callable[[], objec
         h11_max_incomplete_event_size=LONGEST_HEADERS,
         timeout_graceful_shutdown=SECONDS_TO_END,
     )
-    return Server(config, api, on_start)
+    return Server(config, coming, on_start)
 
 
 class Server(uvicorn.Server):
     """uvicorn's, that says when it has begun, and lets go of what is under way before it waits for it to end."""
 
-    def __init__(self, config: uvicorn.Config, api: Api, on_start: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, coming: Coming, on_start: Callable[[], object]) -> None:
         super().__init__(config)
-        self.api, self.on_start = api, on_start
+        self.coming, self.on_start = coming, on_start
+
+    @property
+    def api(self) -> Api:
+        """The interface, once it is there."""
+        return self.coming.api
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             self.on_start()
+            self.coming.begin()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.api.close()
+        self.coming.close()
         await super().shutdown(sockets)

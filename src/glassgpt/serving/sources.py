@@ -1,4 +1,5 @@
-"""Where models come from: a reference, a run, or the baby GPT that needs no file. Nothing large is read here."""
+"""Where models come from: a reference, a run, or the baby GPT that needs no file. Nothing large is read here, and torch
+is imported only with the first weights."""
 
 from __future__ import annotations
 
@@ -13,11 +14,9 @@ from glassgpt.errors import UsageError
 from glassgpt.interface import LanguageModel, Tokenizer
 from glassgpt.loading import open_model, open_run
 from glassgpt.models.config import GPTConfig
-from glassgpt.models.gpt_torch import GPT
 from glassgpt.training.data import tokenizer_for
 from glassgpt.training.recipe import read_recipe
 from glassgpt.weights.bundle import Bundle
-from glassgpt.weights.quantised import load_bundle
 from glassgpt.weights.run import Run
 from glassgpt.weights.stored import StoredTensor
 
@@ -87,12 +86,18 @@ def source_of_run(run: Run, title: str | None = None, ref: str | None = None) ->
 def untrained_baby() -> Source:
     """The tour's baby GPT before its first step: made at once, with no file at all."""
     recipe = read_recipe("baby")
+
+    def drawn(step: int | None, progress: Progress) -> LanguageModel:
+        from glassgpt.models.gpt_torch import GPT
+
+        return GPT(recipe.model, seed=recipe.run.seed)
+
     return Source(
         ref="baby",
         title="baby GPT, untrained",
         vocab_size=recipe.model.vocab_size,
         context_length=recipe.model.context_length,
-        read=lambda step, progress: GPT(recipe.model, seed=recipe.run.seed),
+        read=drawn,
         read_tokenizer=lambda: tokenizer_for(recipe),
         config=recipe.model,
         sequence=recipe.data.sequence,
@@ -100,6 +105,8 @@ def untrained_baby() -> Source:
 
 
 def _load(bundle: Bundle, progress: Progress) -> LanguageModel:
+    from glassgpt.weights.quantised import load_bundle
+
     total = bundle.config.n_parameters
     n_read = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from glassgpt.text.sources import source_of
 from glassgpt.text.split import Split
 from glassgpt.text.token_files import TokenFiles, TokenPart
 from glassgpt.text.vocabulary import KINDS, Vocabulary
-from glassgpt.training.objective import Rows
 from glassgpt.training.recipe import VOCAB_SIZE, DataSection, Recipe
+
+if TYPE_CHECKING:
+    from glassgpt.training.objective import Rows
 
 SMALLEST, LARGEST = 257, 1 << 20  # tokens of a vocabulary of words or bpe
 MOST_VALIDATION_BYTES = 2_000_000

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from glassgpt.errors import UsageError
-from glassgpt.models.adaptation import Trainable
 from glassgpt.models.config import GPTConfig
+from glassgpt.models.trainable import Trainable
 
 VOCAB_SIZE = 2048  # what words and bpe aim at if the recipe doesn't say
 LARGEST_RATE = 1e30  # beyond it float32 can't hold an update, and no training wants it

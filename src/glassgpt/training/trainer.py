@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from glassgpt.errors import NumericalError, UsageError
-from glassgpt.models.dropout import Dropout
 from glassgpt.models.threads import using
 from glassgpt.training.objective import Objective, Rows, without_padding
 from glassgpt.training.optim import learning_rate_at, optimizers_for, set_learning_rate
@@ -133,6 +132,8 @@ class Trainer:
     def _logits_of(self, number: int, first: int, part: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
         options: dict[str, Any] = {}
         if self.train.dropout:
+            from glassgpt.models.dropout import Dropout  # brings torch's compiler along: a second and more
+
             options["dropout"] = Dropout(self.train.dropout, self.seed, number, first)
         if "documents" in part:
             options["documents"] = part["documents"]

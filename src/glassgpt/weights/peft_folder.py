@@ -15,8 +15,8 @@ import torch
 
 from glassgpt.errors import DamagedFileError, UnsupportedError, UsageError
 from glassgpt.files import make_folder, replacing, write_atomically
-from glassgpt.models.adaptation import MAPS, Trainable, part_widths
 from glassgpt.models.config import GPTConfig
+from glassgpt.models.trainable import MAPS, Trainable, part_widths
 from glassgpt.weights.hf_config import model_type_of
 from glassgpt.weights.hf_folder import to_json
 from glassgpt.weights.hf_names import LLAMA

@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tomli_w
@@ -39,9 +39,8 @@ from glassgpt.display import Displayed
 from glassgpt.errors import DamagedFileError, UsageError
 from glassgpt.files import PARTIAL, Log, make_folder, only_one, remove, replacing, write_atomically
 from glassgpt.interface import Tokenizer
-from glassgpt.models.adaptation import Trainable, adapt, part_widths
 from glassgpt.models.config import GPTConfig
-from glassgpt.models.gpt_torch import GPT
+from glassgpt.models.trainable import Trainable, part_widths
 from glassgpt.text.bpe import END_OF_TEXT, BPETokenizer
 from glassgpt.text.character import CharacterTokenizer
 from glassgpt.text.tokenizer_json import tokenizer_from_json, tokenizer_to_json
@@ -59,6 +58,9 @@ from glassgpt.weights.tensors import (
     read_parameters,
     torch_gpt,
 )
+
+if TYPE_CHECKING:
+    from glassgpt.models.gpt_torch import GPT
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -503,6 +505,8 @@ def _restorable(path: Path) -> Iterator[None]:
 
 
 def _put_adapters(trainable: Trainable, tensors: Mapping[str, StoredTensor], model: GPT) -> None:
+    from glassgpt.models.adaptation import adapt
+
     adapt(model, replace(trainable, base="float32"))
     own = {name: parameter for name, parameter in model.named_parameters() if "adapter_" in name}
     load_named(own, Reading(tensors))
