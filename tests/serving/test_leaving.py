@@ -206,6 +206,31 @@ def test_a_job_ends_when_its_last_reader_leaves_or_it_is_dropped(api, app, monke
         assert last.name == "error" and last.data["type"] == "cancelled"
 
 
+def test_an_estimate_ends_at_its_next_token_when_its_reader_leaves(api, app, gate, monkeypatch):
+    monkeypatch.setattr("glassgpt.serving.red.PULSE", 0.0)
+
+    class Tower(Gate):
+        context_length = 64
+
+    tower = Tower()
+    api.models.add(source_in_memory(tower, None, "tower"))
+
+    async def leaving():
+        asking = Visit(app, "/api/v1/red", {"model": "tower", "pattern": [0, 0], "prompt_ids": [1, 1], "horizon": 50})
+        await asking.run()
+        reading = Visit(app, f"/api/v1/jobs/{asking.text.split(chr(34))[3]}/events", method="GET")
+        task = asyncio.create_task(reading.run())
+        tower.opened.release(8)  # the prompt and the pattern after it, and some tokens
+        await until(lambda: reading.text.count("event: progress") >= 2)
+        reading.leaving.set()
+        await asyncio.wait_for(task, 5)
+        tower.opened.release(4)  # the token that is being read
+        await until(lambda: worker_of(api, "tower").n_jobs == 0)
+        return tower.n_asked
+
+    assert asyncio.run(leaving()) <= 12
+
+
 def test_closing_ends_every_stream(api, app, gate):
     async def closing():
         writing = Visit(app, "/api/v1/generate", WRITE)

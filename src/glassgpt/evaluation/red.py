@@ -358,7 +358,7 @@ class Sums:
             np.minimum(low, 0.0),
             np.minimum(high, 0.0),
             float(effective[-1]),
-            math.exp(min(heaviest - within[-1], 0.0)) if within[-1] > -math.inf else 0.0,
+            math.exp(min(heaviest - within[-1], 0.0)) if self.n_walks and within[-1] > -math.inf else 0.0,
             bool(self.is_sure.all()),
         )
 
