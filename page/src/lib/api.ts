@@ -99,6 +99,25 @@ export interface Projection {
 /** How likely a pattern is within n tokens: decimal logarithms, minus infinity for a probability of exactly 0. */
 export type RedEvent = { name: "estimate"; n: number; log10: number } | { name: "done"; within: number[] };
 
+/** The same where it is estimated from walks: the curve at some numbers of tokens, with an interval around it. */
+export interface RedEstimate {
+  /** Within how many tokens. */
+  n: number;
+  walks: number;
+  /** How many walks of equal weight would be as good, and how much of the estimate comes from the heaviest. */
+  effective: number;
+  heaviest: number;
+  /** Whether the interval may be taken at its word. */
+  isTrusted: boolean;
+  isExact: boolean;
+  points: { n: number; log10: number; low: number; high: number }[];
+}
+
+export type RedNews =
+  | { name: "estimate" | "done"; estimate: RedEstimate }
+  /** So many walks are done; of so many more so many tokens. */
+  | { name: "progress"; walks: number; underway: number; drawn: number };
+
 export interface Neighbour {
   id: number;
   text: string;
@@ -176,18 +195,37 @@ export class Api {
     more: { pattern: readonly number[]; prompt_ids: readonly number[]; horizon: number },
     signal?: AbortSignal,
   ): AsyncGenerator<RedEvent> {
-    const reply = await this.ask("POST", "/red", { ...named(model), ...spelled(sampler), ...more }, signal);
-    const path = `/jobs/${encodeURIComponent(((await reply.json()) as { job: string }).job)}`;
+    for await (const { name, data } of this.job("/red", { ...named(model), ...spelled(sampler), ...more }, signal)) {
+      if (name === "estimate") yield { name, n: data.n as number, log10: orNever(data.log10_p) };
+      if (name === "done") yield { name, within: (data.log10_within as unknown[]).map(orNever) };
+    }
+  }
+
+  /** The same of a model whose states can't be listed. */
+  async *estimateRed(
+    model: ModelRef,
+    sampler: Sampler,
+    more: { pattern: readonly number[]; prompt_ids: readonly number[]; horizon: number; walks: number; seed: number },
+    signal?: AbortSignal,
+  ): AsyncGenerator<RedNews> {
+    for await (const { name, data } of this.job("/red", { ...named(model), ...spelled(sampler), ...more }, signal)) {
+      if (name === "estimate" || name === "done") yield { name, estimate: asEstimate(data) };
+      if (name === "progress") yield { name, walks: data.n_walks as number, underway: data.underway as number, drawn: data.n_drawn as number };
+    }
+  }
+
+  /** What the server tells of a job that it was asked to do; one that isn't waited for to its end is given up there too. */
+  private async *job(path: string, body: object, signal?: AbortSignal) {
+    const reply = await this.ask("POST", path, body, signal);
+    const job = `/jobs/${encodeURIComponent(((await reply.json()) as { job: string }).job)}`;
     let isDone = false;
     try {
-      for await (const { name, data } of this.events("GET", `${path}/events`, undefined, signal)) {
-        if (name === "estimate") yield { name, n: data.n as number, log10: (data.log10_p as number | null) ?? -Infinity };
-        if (name !== "done") continue;
-        isDone = true;
-        yield { name, within: (data.log10_within as (number | null)[]).map((log10) => log10 ?? -Infinity) };
+      for await (const event of this.events("GET", `${job}/events`, undefined, signal)) {
+        isDone = event.name === "done";
+        yield event;
       }
     } finally {
-      if (!isDone) void this.ask("DELETE", path, undefined).catch(() => undefined);
+      if (!isDone) void this.ask("DELETE", job, undefined).catch(() => undefined);
     }
   }
 
@@ -259,6 +297,24 @@ function named({ id, step }: ModelRef): { model: string; step: number | null } {
 
 function spelled({ temperature, topK, topP }: Sampler) {
   return { temperature, top_k: topK, top_p: topP };
+}
+
+/** A decimal logarithm, for which JSON has no minus infinity. */
+function orNever(log10: unknown): number {
+  return (log10 as number | null) ?? -Infinity;
+}
+
+function asEstimate(data: Record<string, unknown>): RedEstimate {
+  const [within, low, high] = ["within", "low", "high"].map((name) => (data[`log10_${name}`] as unknown[]).map(orNever));
+  return {
+    n: data.n as number,
+    walks: data.n_walks as number,
+    effective: data.effective_walks as number,
+    heaviest: data.largest_share as number,
+    isTrusted: data.is_trusted as boolean,
+    isExact: data.method === "exact",
+    points: (data.at as number[]).map((n, i) => ({ n, log10: within[i], low: low[i], high: high[i] })),
+  };
 }
 
 function given(error: unknown, signal?: AbortSignal): ApiError {
