@@ -5,17 +5,21 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import glassgpt
 from glassgpt.chain.hitting import hitting_probability
 from glassgpt.chain.markov import End, MarkovChain
 from glassgpt.chain.walk import Red
+from glassgpt.decoding.batch import generate_batch
 from glassgpt.decoding.processors import Temperature, TopK, TopP
 from glassgpt.decoding.shaped import Shaped
 from glassgpt.errors import NumericalError, UsageError
 from glassgpt.evaluation import red
 from glassgpt.evaluation.red import Batch, Start, Watch, estimate_red, shortest_of
 from glassgpt.interface import LanguageModel
+from glassgpt.models.config import GPTConfig
+from glassgpt.models.gpt_torch import GPT
 from glassgpt.numerics import log_softmax
 
 
@@ -168,6 +172,22 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     assert all(one.log_low[-1] < one.log_within[-1] < one.log_high[-1] for one in found)
     over = np.array([math.exp(one.log_within[-1] - truth) for one in found])
     assert abs(over.mean() - 1) < 4 * over.std(ddof=1) / math.sqrt(len(over))  # unbiased
+
+
+def test_where_states_cannot_be_listed_it_is_what_texts_written_by_chance_show():
+    """A GPT of 6^12 states: as many of 1,500 texts that its sampler writes hold the pattern, give or take their error."""
+    model = GPT(GPTConfig(6, 12, 2, 2, 8), seed=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)  # far from uniform
+    texts = generate_batch(model, [[5, 0, 1]] * 1500, 18, temperature=0.9, top_k=4, seed=10)
+    holds = np.mean(
+        [any(text[i : i + 2] == [1, 2] for i in range(len(text))) for text in ([1, *text] for text in texts)]
+    )
+    found = last(Shaped(model, [Temperature(0.9), TopK(4)]), [[1, 2]], [5, 0, 1], 18, walks=256)
+    assert 0.02 < holds < 0.95 and found.is_trusted
+    error = math.sqrt(holds * (1 - holds) / 1500)
+    assert math.exp(found.log_low[-1]) - 3 * error < holds < math.exp(found.log_high[-1]) + 3 * error
 
 
 def test_the_whole_curve_has_its_interval():

@@ -32,6 +32,7 @@ from glassgpt.serving.training import Trainings
 from glassgpt.serving.worker import Job
 
 MOST_JOBS_KEPT = 64
+SECONDS_UNREAD = 30.0  # after which an estimate that nobody listens to is given up
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -226,6 +227,8 @@ class Api:
         question = RedQuestion.asked(asked, served)
         asked.nothing_else()
         job = served.submit(lambda: question.answered(served, step))
+        if served.n_states is None:  # an estimate may go on for long, and its client leave before it reads
+            asyncio.get_running_loop().call_later(SECONDS_UNREAD, cancel_if_unread, job)
         name = secrets.token_hex(8)
         self.jobs[name] = job
         for old in [name for name, job in self.jobs.items() if job.is_done][: max(0, len(self.jobs) - MOST_JOBS_KEPT)]:
@@ -266,6 +269,11 @@ def answering(handler: Handler) -> Handler:
             return refusal_of(error).response()
 
     return answer
+
+
+def cancel_if_unread(job: Job) -> None:
+    if not job.events.n_readers:
+        job.cancel()
 
 
 def about(served: Served, step: int | None) -> dict[str, Any]:
