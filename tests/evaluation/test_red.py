@@ -175,7 +175,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 
 def test_where_states_cannot_be_listed_it_is_what_texts_written_by_chance_show():
-    """A GPT of 6^12 states: as many of 1,500 texts that its sampler writes hold the pattern, give or take their error."""
+    """A GPT of 6^12 states: of 1,500 texts that its sampler writes, as many hold the pattern, within their error."""
     model = GPT(GPTConfig(6, 12, 2, 2, 8), seed=2)
     with torch.no_grad():
         for parameter in model.parameters():
