@@ -240,7 +240,7 @@ class World {
     if (which === "b" && ref) this.did("compare");
     this.go(changes);
     const after = this.modelA;
-    if (which === "a" && before && after && before.vocab_size !== after.vocab_size) this.go({ ids: [], at: null, red: [] }, "replace");
+    if (which === "a" && before && after && before.vocab_size !== after.vocab_size) this.go({ ids: [], at: null, red: [], pattern: [] }, "replace");
     if (which === "a" && after) this.did(after.n_states === null ? "real" : after.n_states > 64 ? "map" : null);
   }
 

@@ -143,6 +143,24 @@ describe("red patterns", () => {
     expect(JSON.parse(calls[0][1].body as string)).toEqual({ model: "m", step: 3, temperature: 0.5, top_k: 0, top_p: 1, ...what });
   });
 
+  test("of a model with too many states are estimated: a curve with its interval, and how far the walks are", async () => {
+    const data = { n: 2, log10_p: -2, n_walks: 4, effective_walks: 3.5, largest_share: 0.4, is_trusted: false, method: "estimate" };
+    const curve = { at: [0, 2], log10_within: [null, -2], log10_low: [null, -3], log10_high: [null, 0] };
+    const { api, calls } = served(([path]) =>
+      path.endsWith("/red")
+        ? json({ job: "j1" })
+        : new Response(streamOf(told("progress", { n_walks: 4, underway: 8, n_drawn: 1 }), told("done", { ...data, ...curve }))),
+    );
+    const events = await all(api.estimateRed({ id: "m", step: null }, sampler, { ...what, walks: 4, seed: 7 }));
+    const points = [{ n: 0, log10: -Infinity, low: -Infinity, high: -Infinity }, { n: 2, log10: -2, low: -3, high: 0 }];
+    expect(events).toEqual([
+      { name: "progress", walks: 4, underway: 8, drawn: 1 },
+      { name: "done", estimate: { n: 2, walks: 4, effective: 3.5, heaviest: 0.4, isTrusted: false, isExact: false, points } },
+    ]);
+    expect(JSON.parse(calls[0][1].body as string)).toMatchObject({ walks: 4, seed: 7, prompt_ids: [1] });
+    expect(calls).toHaveLength(2);  // it was done, and nothing had to be given up
+  });
+
   test("that nobody waits for any more are given up at the server too", async () => {
     const { api, calls } = served(([path]) =>
       path.endsWith("/red") ? json({ job: "j1" }) : new Response(streamOf(told("estimate", { n: 1, log10_p: -1 }), told("estimate", { n: 10, log10_p: -1 }))),

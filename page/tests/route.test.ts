@@ -15,6 +15,7 @@ const BUSY: Route = {
   red: [0, 12],
   horizon: 30,
   pattern: [0, 0, 1, 0],
+  walks: 64,
   layer: 2,
   head: 3,
   off: { layer: 2, head: null },
@@ -47,7 +48,7 @@ describe("the address", () => {
   });
 
   test("whatever can't be read is left as usual", () => {
-    const hash = "#/nowhere?T=hot&k=-3&p=2&seed=1e99&ctx=1x1&show=both&over=all&n=0&red=%";
+    const hash = "#/nowhere?T=hot&k=-3&p=2&seed=1e99&ctx=1x1&show=both&over=all&n=0&red=%&walks=0";
     expect(fromHash(hash)).toEqual(HOME);
     expect(fromHash("")).toEqual(HOME);
     expect(fromHash("#")).toEqual(HOME);

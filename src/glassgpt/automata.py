@@ -66,13 +66,11 @@ def pattern_automaton(patterns: Sequence[Sequence[int]], vocab_size: int) -> Tok
     while queue:
         state = queue.popleft()
         accepting[state] = accepting[state] or accepting[fallback[state]]
-        for token in range(vocab_size):
-            after_fallback = int(delta[fallback[state], token]) if state else 0
-            child = children[state].get(token)
-            delta[state, token] = after_fallback if child is None else child
-            if child is not None:
-                fallback[child] = after_fallback
-                queue.append(child)
+        delta[state] = after_fallback = delta[fallback[state]].copy()  # of state 0: back to state 0
+        for token, child in children[state].items():
+            delta[state, token] = child
+            fallback[child] = int(after_fallback[token])
+            queue.append(child)
     accepted = np.array(accepting)
     delta[accepted] = np.flatnonzero(accepted)[:, None]
     return TokenAutomaton(delta, accepted)

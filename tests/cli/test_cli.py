@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save
 
-from glassgpt.cli.main import COMMANDS
+from glassgpt.cli.main import COMMANDS, main
+from glassgpt.decoding.processors import Temperature
+from glassgpt.decoding.shaped import Shaped
+from glassgpt.evaluation.red import estimate_red
 from glassgpt.weights.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +249,45 @@ def test_a_chain_too_large_for_memory_is_refused_before_it_is_built(ask, tmp_pat
     options = ["--set", "model.context_length=60", "--set", f"data.sequence={'110' * 30}", "--set", "train.steps=0"]
     assert ask("train", RECIPE, "--out", tmp_path / "r", *options)[0] == 0
     assert refused(*ask("chain", tmp_path / "r"), "2^60", "longest context whose chain fits is")
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory):
+    """An untrained run of 2^60 states."""
+    out = tmp_path_factory.mktemp("tall") / "run"
+    options = ["--set", "model.context_length=60", "--set", f"data.sequence={'110' * 30}", "--set", "train.steps=0"]
+    assert main(["train", RECIPE, "--out", str(out), *options]) == 0
+    return out
+
+
+def test_red_of_a_chain_too_large_is_estimated_and_said_to_be(ask, ask_json, tall):
+    asked = ["chain", tall, "--red-pattern", "101,0000", "--prompt", "11", "--steps", 30, "--temperature", 0.8]
+    told = ask_json(*asked, "--walks", 40, "--seed", 7)
+    model = Shaped(Run(tall).model(), [Temperature(0.8)])
+    *_, found = estimate_red(model, [[1, 0, 1], [0, 0, 0, 0]], [1, 1], 30, walks=40, seed=7)
+    assert (told["method"], told["walks"], told["trusted"], told["states"]) == ("estimate", 40, found.is_trusted, None)
+    assert told["effective_walks"] == found.effective_walks and told["largest_share"] == found.largest_share
+    for key, log in [("within", found.log_within), ("low", found.log_low), ("high", found.log_high)]:
+        assert told[key] == pytest.approx(math.exp(log[-1]), rel=1e-12)
+        assert told[f"log10_{key}"] == pytest.approx(log[-1] / math.log(10), rel=1e-12)
+    code, out, _ = ask(*asked, "--walks", 40, "--seed", 7)
+    assert code == 0 and "estimated from 40 walks: " in out and "95 % interval" in out and "tokens 1 0 1" in out
+    assert out.count(f"{100 * told['within']:.4g} %") == 1
+    ended = ask_json(*asked, "--end", "0")
+    assert (ended["method"], ended["within"]) == ("exact", 0)  # a 0 ends the text, and both patterns go on after one
+
+
+def test_an_estimate_says_what_it_lacks(ask, tall):
+    assert refused(*ask("chain", tall, "--red-pattern", "101"), "--prompt")
+    assert refused(*ask("chain", tall, "--red", "1", "--prompt", "1"), "--red-pattern")
+    assert refused(
+        *ask("chain", tall, "--red-pattern", "1", "--prompt", "1", "--end", "0", "--restart", "1"), "--restart"
+    )
+    assert refused(*ask("chain", tall, "--red-pattern", "1", "--prompt", "1", "--walks", "0"), "walks")
+    code, out, _ = ask("chain", tall, "--red-pattern", "111", "--prompt", "0", "--steps", 50, "--seconds", 0)
+    assert code == 0 and "no walk was ended in time" in out
+    code, out, _ = ask("chain", tall, "--red-pattern", "101", "--prompt", "0", "--steps", 50, "--walks", 3)
+    assert code == 0 and "not to be relied on yet" in out
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,13 @@ def test_info_counts_states_that_no_number_holds(ask, refs):
     assert "8 states (full contexts), 14 with the shorter contexts" in ask("info", refs["run"])[1]
 
 
+@pytest.mark.parametrize("name", ["hf", "gguf"])
+def test_red_of_any_model_is_estimated(ask_json, refs, name):
+    told = ask_json("chain", refs[name], "--red-pattern", "the", "--prompt", "of", "--steps", 12, "--walks", 16)
+    assert told["method"] == "estimate" and told["red_pattern_ids"] == [[257]] and told["walks"] == 16
+    assert 0 < told["low"] < told["within"] < told["high"] < 1
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_generate_goes_on_greedily_as_the_model_says(ask, ask_json, refs, name):
     model, tokenizer = load(refs[name])

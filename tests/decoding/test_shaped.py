@@ -125,6 +125,18 @@ def test_a_table_larger_than_one_block_is_shaped_whole():
     assert (np.isneginf(shaped.context_table()).sum(axis=1) == 1).all()
 
 
+def test_a_session_fed_many_tokens_at_once_answers_after_each():
+    def no_repeats(contexts, logits):
+        return np.where(np.arange(4) == np.asarray(contexts)[:, -1:], -np.inf, logits)
+
+    shaped, tokens = Shaped(bigram(), [no_repeats, Temperature(0.5)]), np.array([[0, 1, 2, 3, 3], [1, 1, 0, 2, 0]])
+    session = shaped.session(2)
+    session.feed(tokens[:, :2])
+    np.testing.assert_array_equal(session.feed_each(tokens[:, 2:]), shaped.sequence_logits(tokens)[:, 2:])
+    session.rewind(2)
+    np.testing.assert_array_equal(session.feed(tokens[:, 3:4]), shaped.next_token_logits(tokens[:, :4]))
+
+
 def test_sessions_fork_apart():
     session = Shaped(bigram(), FOUR).session(2)
     session.feed([[0], [1]])

@@ -36,6 +36,7 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "red, marked": (f"red?{BABY}", ".answer b"),
     "red, compared": (f"red?{BABY}&b=baby-run@0&show=both", ".answer span"),
     "red, too large": ("red?m=base", "text=Commodore 64"),
+    "red, a pattern": (f"red?{WORDS}&pat=290.262.105&n=8&walks=16", "ol.chips li"),
     **{f"lessons, {lesson}": (f"lessons?lesson={lesson}&m=baby-run@50", "main figure") for lesson in LESSONS},
 }
 
@@ -152,6 +153,16 @@ def test_axe_finds_nothing_in_what_opens(page, site, axe):
     assert not wrong, "\n".join(wrong)
 
 
+def test_axe_finds_nothing_in_an_estimate_of_red(page, site, axe):
+    visit(page, site, "red, a pattern")
+    page.get_by_role("button", name="Estimate").press("Enter")
+    expect(page.get_by_text("from 16 walks.")).to_be_visible()
+    page.locator("main summary").click()
+    expect(page.locator("main details tbody tr")).to_have_count(9)
+    wrong = both_themes(axe, page, "an estimate")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_axe_finds_nothing_when_something_fails(page, site, axe, watch):
     watch.allowed += ["status of 400", "ERR_INTERNET_DISCONNECTED"]
     visit(page, site, "tokens, baby")
@@ -166,7 +177,7 @@ def test_axe_finds_nothing_when_something_fails(page, site, axe, watch):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("view", ["chain, a state", "tokens, words and cuts"])
+@pytest.mark.parametrize("view", ["chain, a state", "tokens, words and cuts", "red, a pattern"])
 def test_chinese(view, page, site, axe, watch):
     visit(page, site, view)
     english = page.locator("main h1").inner_text()
@@ -206,7 +217,7 @@ def test_nothing_is_cut_off_at_360_pixels(view, open_page, site):
 def test_what_can_be_pressed_is_large_enough(page, site):
     """24 pixels at least (WCAG 2.5.8), links in running text excepted."""
     small = []
-    for view in ("chain, a state", "tokens, words and cuts", "inside, words", "red, marked"):
+    for view in ("chain, a state", "tokens, words and cuts", "inside, words", "red, marked", "red, a pattern"):
         visit(page, site, view)
         small += page.evaluate(SMALL)
     assert not small, "\n".join(small)

@@ -16,6 +16,7 @@ from tests.page.written import agrees, bits, fixed, from_log, hundredth, percent
 
 import glassgpt
 from glassgpt.decoding.generate import generate
+from glassgpt.evaluation.red import estimate_red
 from glassgpt.models.trace import Want, trace
 from glassgpt.numerics import log_softmax
 from glassgpt.weights.run import Run
@@ -263,7 +264,7 @@ class Newcomer:
 
     def sees_the_meaning_space(self):
         self.go_to("Meaning space")
-        self.has_done(11)  # red over tokens and temperature was seen when 000 was marked
+        self.has_done(10)
         steps = self.page.locator("ol.steps > li")
         self.keyboard.reach(self.page.get_by_label("Tokens ahead"))
         self.keyboard.write("4")
@@ -285,11 +286,28 @@ class Newcomer:
         soon(self.page, check)
 
     def estimates_red(self):
-        """Of a real model the page says that it can't yet, and how large it is; of the baby it has done so."""
+        """Of a real model red is estimated from walks; how large the model is stands below."""
         self.go_to("Red states")
-        expect(self.page.get_by_text("Estimates for models whose states can't be listed")).to_be_visible()
-        rows = dict(row[:2] for row in rows_of(self.page, "main table tbody tr"))
+        rows = dict(row[:2] for row in rows_of(self.page, "main section:last-of-type table tbody tr"))
         assert rows["base"] == f"{math.ceil(self.base.context_length * math.log2(self.base.vocab_size)):,}"
+        self.keyboard.reach(self.page.locator("#pattern"))
+        self.keyboard.write(" drum.")
+        pattern = self.words.encode(" drum.")
+        expect(self.page.locator("ol.chips li .id")).to_have_text([str(token) for token in pattern])
+        self.keyboard.reach(self.page.get_by_label("Within tokens"))
+        self.keyboard.write("12")
+        self.keyboard.reach(self.page.get_by_label("Walks"))
+        self.keyboard.write("40")
+        self.keyboard.use(self.button("Estimate"))
+        interval = self.page.get_by_text("from 40 walks.")
+        expect(interval).to_be_visible()
+        *_, found = estimate_red(self.base, [pattern], self.ids, 12, walks=40, seed=1)
+        low, high = (from_log(curve[-1]) for curve in (found.log_low, found.log_high))
+        expect(self.page.locator(".answer b")).to_have_text(from_log(found.log_within[-1]))
+        expect(interval).to_have_text(f"95% interval: {low} to {high}, from 40 walks.")
+        assert found.log_low[-1] < found.log_within[-1] < found.log_high[-1]
+        curve = self.page.get_by_role("img", name="Within 12 tokens the pattern has probability")
+        expect(curve).to_be_visible()
         self.has_done(11)
 
     def compares(self):

@@ -15,6 +15,7 @@ from glassgpt.chain.markov import MarkovChain
 from glassgpt.decoding.generate import generate
 from glassgpt.decoding.processors import processors
 from glassgpt.decoding.shaped import Shaped
+from glassgpt.evaluation.red import estimate_red
 from glassgpt.models.ablation import ablations
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
@@ -247,6 +248,51 @@ def test_red_may_begin_after_a_short_prompt_or_in_the_long_run(client, ask, baby
         job = says(ask("red", model=BABY, pattern=[0, 0], prompt_ids=prompt, horizon=3))["job"]
         name, done = events_of(client.get(f"/api/v1/jobs/{job}/events").text)[-1]
         assert name == "done" and -2 < done["log10_p"] < 0
+
+
+@pytest.mark.parametrize("sampler", [{}, {"temperature": 1.5, "top_k": 5, "top_p": 0.99}])
+def test_where_states_cannot_be_listed_red_is_pythons_estimate(client, ask, six, sampler):
+    asked = {"model": "tiny", "pattern": [1, 2, 1], "prompt_ids": [5, 0, 1], "horizon": 20, "walks": 40, "seed": 3}
+    job = says(ask("red", **asked, **sampler))["job"]
+    stream = events_of(client.get(f"/api/v1/jobs/{job}/events").text)
+    model = Shaped(six, processors(**sampler))
+    *_, expected = estimate_red(model, [[1, 2, 1]], [5, 0, 1], 20, walks=40, seed=3)
+    assert {name for name, _ in stream[:-1]} <= {"estimate", "progress"} and stream[0][1]["n_walks"] == 0
+    name, done = stream[-1]
+    assert (name, done["method"], done["n"], done["n_walks"]) == ("done", "estimate", 20, 40)
+    assert done["at"] == list(range(21)) and done["is_trusted"] == expected.is_trusted
+    assert done["effective_walks"] == expected.effective_walks and done["largest_share"] == expected.largest_share
+    for curve, log in [("within", expected.log_within), ("low", expected.log_low), ("high", expected.log_high)]:
+        told = [-np.inf if log10 is None else log10 for log10 in done[f"log10_{curve}"]]
+        np.testing.assert_allclose(told, log / np.log(10), rtol=1e-12)
+    assert done["low"] < done["log10_p"] < done["high"] and done["log10_p"] == done["log10_within"][-1]
+    assert done["log10_within"][1] is None  # it takes two tokens, and JSON has no minus infinity
+
+
+def test_an_estimate_of_what_can_only_follow_at_once_is_exact(client, ask, six):
+    job = says(ask("red", model="tiny", pattern=[4], prompt_ids=[1], horizon=1))["job"]
+    _, done = events_of(client.get(f"/api/v1/jobs/{job}/events").text)[-1]
+    assert done["method"] == "exact" and done["n_walks"] == 0
+    (logits,) = six.next_token_logits([[1]])
+    assert done["low"] == done["high"] == pytest.approx(float(log_softmax(logits)[4] / np.log(10)))
+
+
+def test_a_budget_ends_an_estimate_with_what_is_known(client, ask, six):
+    job = says(ask("red", model="tiny", pattern=[4, 4], prompt_ids=[1], horizon=9, budget_s=0))["job"]
+    _, done = events_of(client.get(f"/api/v1/jobs/{job}/events").text)[-1]
+    assert (done["n_walks"], done["high"], done["is_trusted"]) == (0, 0.0, False)
+    assert done["low"] == done["log10_within"][2]  # what can follow at once
+
+
+def test_curves_under_way_are_told_with_few_points(monkeypatch, client, ask, six):
+    monkeypatch.setattr("glassgpt.serving.red.PULSE", 0.0)
+    job = says(ask("red", model="tiny", pattern=[4], prompt_ids=[1], horizon=200, walks=8))["job"]
+    stream = events_of(client.get(f"/api/v1/jobs/{job}/events").text)
+    names = [name for name, _ in stream]
+    assert names.count("estimate") == 3 and names.count("progress") > 100
+    at = stream[0][1]["at"]
+    assert at[0] == 0 and at[-1] == 200 and len(at) <= 40
+    assert all(data["underway"] == 4 and 0 <= data["n_drawn"] < 200 for name, data in stream if name == "progress")
 
 
 def test_a_job_is_dropped_once(client, ask):

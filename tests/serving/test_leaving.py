@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.serving.asking import Gate, Visit, events_of, source_in_memory, until
+from tests.serving.asking import Gate, Visit, as_json, events_of, source_in_memory, until
 
 from glassgpt.decoding.generate import generate
 from glassgpt.serving.api import Api
@@ -204,6 +204,58 @@ def test_a_job_ends_when_its_last_reader_leaves_or_it_is_dropped(api, app, monke
 
     for last in asyncio.run(leaving()):
         assert last.name == "error" and last.data["type"] == "cancelled"
+
+
+class Tower(Gate):
+    """A gate with so many states that red is estimated."""
+
+    context_length = 64
+
+
+@pytest.fixture
+def tower(api):
+    tower = Tower()
+    api.models.add(source_in_memory(tower, None, "tower"))
+    yield tower
+    tower.opened.release(10_000)
+
+
+ESTIMATE = {"model": "tower", "pattern": [0, 0], "prompt_ids": [1, 1], "horizon": 50}
+
+
+def test_an_estimate_ends_at_its_next_token_when_its_reader_leaves(api, app, tower, monkeypatch):
+    monkeypatch.setattr("glassgpt.serving.red.PULSE", 0.0)
+
+    async def leaving():
+        asking = Visit(app, "/api/v1/red", ESTIMATE)
+        await asking.run()
+        reading = Visit(app, f"/api/v1/jobs/{as_json(asking.text)['job']}/events", method="GET")
+        task = asyncio.create_task(reading.run())
+        tower.opened.release(8)  # the prompt and the pattern after it, and some tokens
+        await until(lambda: reading.text.count("event: progress") >= 2)
+        reading.leaving.set()
+        await asyncio.wait_for(task, 5)
+        tower.opened.release(4)  # the token that is being read
+        await until(lambda: worker_of(api, "tower").n_jobs == 0)
+        return tower.n_asked
+
+    assert asyncio.run(leaving()) <= 12
+
+
+def test_an_estimate_that_nobody_listens_to_is_given_up(api, app, tower, monkeypatch):
+    monkeypatch.setattr("glassgpt.serving.api.SECONDS_UNREAD", 0.2)
+    monkeypatch.setattr("glassgpt.serving.red.PULSE", 0.0)
+
+    async def unread():
+        asking = Visit(app, "/api/v1/red", ESTIMATE)
+        await asking.run()
+        job = api.jobs[as_json(asking.text)["job"]]
+        await until(lambda: job._is_cancelled)
+        tower.opened.release(8)
+        await until(lambda: worker_of(api, "tower").n_jobs == 0)
+        return tower.n_asked
+
+    assert asyncio.run(unread()) <= 8
 
 
 def test_closing_ends_every_stream(api, app, gate):

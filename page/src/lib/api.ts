@@ -107,6 +107,25 @@ export interface PartsEvent {
   of: number;
 }
 
+/** The same where it is estimated from walks: the curve at some numbers of tokens, with an interval around it. */
+export interface RedEstimate {
+  /** Within how many tokens. */
+  n: number;
+  walks: number;
+  /** How many walks of equal weight would be as good, and how much of the estimate comes from the heaviest. */
+  effective: number;
+  heaviest: number;
+  /** Whether the interval may be taken at its word. */
+  isTrusted: boolean;
+  isExact: boolean;
+  points: { n: number; log10: number; low: number; high: number }[];
+}
+
+export type RedNews =
+  | { name: "estimate" | "done"; estimate: RedEstimate }
+  /** So many walks are done; of so many more so many tokens. */
+  | { name: "progress"; walks: number; underway: number; drawn: number };
+
 export interface Neighbour {
   id: number;
   text: string;
@@ -185,8 +204,21 @@ export class Api {
     signal?: AbortSignal,
   ): AsyncGenerator<RedEvent> {
     for await (const { name, data } of this.job("/red", { ...named(model), ...spelled(sampler), ...more }, signal)) {
-      if (name === "estimate") yield { name, n: data.n as number, log10: (data.log10_p as number | null) ?? -Infinity };
-      if (name === "done") yield { name, within: (data.log10_within as (number | null)[]).map((log10) => log10 ?? -Infinity) };
+      if (name === "estimate") yield { name, n: data.n as number, log10: orNever(data.log10_p) };
+      if (name === "done") yield { name, within: (data.log10_within as unknown[]).map(orNever) };
+    }
+  }
+
+  /** The same of a model whose states can't be listed. */
+  async *estimateRed(
+    model: ModelRef,
+    sampler: Sampler,
+    more: { pattern: readonly number[]; prompt_ids: readonly number[]; horizon: number; walks: number; seed: number },
+    signal?: AbortSignal,
+  ): AsyncGenerator<RedNews> {
+    for await (const { name, data } of this.job("/red", { ...named(model), ...spelled(sampler), ...more }, signal)) {
+      if (name === "estimate" || name === "done") yield { name, estimate: asEstimate(data) };
+      if (name === "progress") yield { name, walks: data.n_walks as number, underway: data.underway as number, drawn: data.n_drawn as number };
     }
   }
 
@@ -280,6 +312,24 @@ function named({ id, step }: ModelRef): { model: string; step: number | null } {
 
 function spelled({ temperature, topK, topP }: Sampler) {
   return { temperature, top_k: topK, top_p: topP };
+}
+
+/** A decimal logarithm, for which JSON has no minus infinity. */
+function orNever(log10: unknown): number {
+  return (log10 as number | null) ?? -Infinity;
+}
+
+function asEstimate(data: Record<string, unknown>): RedEstimate {
+  const [within, low, high] = ["within", "low", "high"].map((name) => (data[`log10_${name}`] as unknown[]).map(orNever));
+  return {
+    n: data.n as number,
+    walks: data.n_walks as number,
+    effective: data.effective_walks as number,
+    heaviest: data.largest_share as number,
+    isTrusted: data.is_trusted as boolean,
+    isExact: data.method === "exact",
+    points: (data.at as number[]).map((n, i) => ({ n, log10: within[i], low: low[i], high: high[i] })),
+  };
 }
 
 function given(error: unknown, signal?: AbortSignal): ApiError {

@@ -89,10 +89,10 @@ export function powerTicks(low: number, high: number, count: number): number[] {
   return result.filter((tick) => tick >= low - 1e-9 && tick <= high + 1e-9);
 }
 
-/** A power of ten as an axis writes it: 100%, 2%, 10⁻⁹. */
-export function powerLabel(log10: number): string {
-  if (log10 > -3.5) return `${Number((100 * 10 ** log10).toPrecision(2))}%`;
+/** A power of ten as an axis writes it: 100%, 2%, 10⁻⁹; to more than `digits` = 1 where its ticks lie close together. */
+export function powerLabel(log10: number, digits = 1): string {
+  if (log10 > -3.5) return `${Number((100 * 10 ** log10).toPrecision(Math.max(2, digits)))}%`;
   const power = Math.floor(log10 + 1e-9);
-  const factor = Math.round(10 ** (log10 - power));
+  const factor = Number((10 ** (log10 - power)).toPrecision(digits));
   return `${factor === 1 ? "" : `${factor}·`}10${raised(power)}`;
 }

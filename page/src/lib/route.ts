@@ -45,6 +45,8 @@ export interface Route {
   horizon: number;
   /** Tokens that must not be written one after the other. */
   pattern: number[];
+  /** By how many walks that is estimated where it can't be computed. */
+  walks: number;
   /** Which layer and head are looked into. */
   layer: number;
   head: number;
@@ -58,6 +60,7 @@ export interface Route {
 export const LARGEST_SEED = 2 ** 32 - 1;
 export const LONGEST_HORIZON = 1000;
 export const LONGEST_PATTERN = 64;
+export const MOST_WALKS = 10_000;
 const MOST_IDS = 400; // of a text that is longer only the end is in the address
 const MOST_KNOBS = 12;
 
@@ -75,6 +78,7 @@ export const HOME: Route = {
   red: [],
   horizon: 100,
   pattern: [],
+  walks: 256,
   layer: 0,
   head: 0,
   off: null,
@@ -100,6 +104,7 @@ export function toHash(route: Route): string {
   if (route.red.length > 0) query.set("red", spellIds(route.red));
   if (route.horizon !== HOME.horizon) query.set("n", String(route.horizon));
   if (route.pattern.length > 0) query.set("pat", spellIds(route.pattern));
+  if (route.walks !== HOME.walks) query.set("walks", String(route.walks));
   if (route.layer > 0) query.set("L", String(route.layer));
   if (route.head > 0) query.set("H", String(route.head));
   if (route.off) query.set("off", spellPart(route.off));
@@ -132,6 +137,7 @@ export function fromHash(hash: string): Route {
     red: [...new Set(readIds(query.get("red")))],
     horizon: Math.trunc(number(query.get("n"), 1, LONGEST_HORIZON, HOME.horizon)),
     pattern: readIds(query.get("pat")).slice(0, LONGEST_PATTERN),
+    walks: Math.trunc(number(query.get("walks"), 1, MOST_WALKS, HOME.walks)),
     layer: Math.trunc(number(query.get("L"), 0, 1000, HOME.layer)),
     head: Math.trunc(number(query.get("H"), 0, 1000, HOME.head)),
     off: readPart(query.get("off")),

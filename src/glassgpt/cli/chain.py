@@ -18,8 +18,10 @@ from glassgpt.cli.output import (
     spell_number,
     spell_probability,
 )
+from glassgpt.cli.red import add_estimate, estimate
+from glassgpt.cli.reference import add_ref
 from glassgpt.cli.sampler import add_sampler, context_of, sampler_of, shaped
-from glassgpt.errors import GlassGPTError, UsageError
+from glassgpt.errors import GlassGPTError, TooLargeError, UsageError
 
 if TYPE_CHECKING:
     from glassgpt.chain.enforcement import Enforcement
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from glassgpt.chain.markov import End, MarkovChain
     from glassgpt.chain.trajectory import ChainSummary, RedRisk
     from glassgpt.chain.walk import Red
-    from glassgpt.interface import Tokenizer
+    from glassgpt.interface import LanguageModel, Tokenizer
     from glassgpt.weights.run import Run
 
 STATES_LISTED = 64  # in text; --json lists up to STATES_IN_JSON
@@ -40,13 +42,14 @@ class RedIsUnreachable(GlassGPTError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ref", metavar="REF", help="a run folder, or RUN@STEP")
+    add_ref(parser, runs_it=False)
     add_red(parser)
     parser.add_argument("--prompt", metavar="CONTEXT", help="where the text starts; without it, the stationary law")
     parser.add_argument("--through-training", action="store_true", help="the same figures at every step that is kept")
     parser.add_argument("--every-length", action="store_true", help="count the shorter contexts as states too")
     parser.add_argument("--end", metavar="TOKEN", help="a token that ends the text (otherwise none does)")
     parser.add_argument("--restart", metavar="CONTEXT", help="after --end the text starts over from here")
+    add_estimate(parser)
     add_sampler(parser)
     add_json(parser)
 
@@ -63,15 +66,19 @@ def add_red(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from glassgpt.chain.structure import red_is_reachable
     from glassgpt.chain.trajectory import summarise
-    from glassgpt.loading import open_run
 
-    opened, step = open_run(args.ref)
-    tokenizer = opened.tokenizer
+    opened, model, tokenizer = opened_model(args)
     start = None if args.prompt is None else context_of(args.prompt, tokenizer, "--prompt")
     if args.through_training:
+        assert opened is not None
         return through_training(opened, tokenizer, args, start)
+    if args.red_pattern is not None and is_too_large(model):
+        return estimate(shaped(model, args), tokenizer, end_of(tokenizer, args), args)
     with working(args, f"evaluating every context of {args.ref}, and what follows from it"):
-        chain = build_chain(opened, step, tokenizer, args, start)
+        try:
+            chain = build_chain(model, tokenizer, args, start)
+        except TooLargeError as error:
+            raise TooLargeError(f"{error}. Red can be estimated: give --red-pattern and --prompt") from None
         red = build_red(chain, tokenizer, args)
         data = data_of(opened, tokenizer, chain)
         summary = summarise(chain, start=start, data=data, red=red, steps=args.steps)
@@ -98,13 +105,39 @@ def working(args: argparse.Namespace, what: str) -> AbstractContextManager[Any]:
 # ---- from options to a chain ---------------------------------------------------------------------------------
 
 
+def opened_model(args: argparse.Namespace) -> tuple[Run | None, LanguageModel, Tokenizer]:
+    """A run with its model and tokenizer; or, since red patterns are for every model, any other that is named."""
+    from glassgpt.loading import load, open_model, open_run
+
+    if args.red_pattern is not None and not args.through_training:
+        bundle = open_model(args.ref, allow_pickle=args.allow_pickle)
+        if bundle.kind != "run folder":
+            model, tokenizer = load(args.ref, allow_pickle=args.allow_pickle)
+            if tokenizer is None:
+                raise UsageError(f"{args.ref} has no tokenizer, by which a pattern and a prompt could be read")
+            return None, model, tokenizer
+    opened, step = open_run(args.ref)
+    return opened, opened.model(step), opened.tokenizer
+
+
+def is_too_large(model: LanguageModel) -> bool:
+    """Whether there are more contexts than memory could list."""
+    from glassgpt.chain.markov import refuse_if_too_large
+
+    try:
+        refuse_if_too_large(model.vocab_size, model.context_length)
+    except TooLargeError:
+        return True
+    return False
+
+
 def build_chain(
-    opened: Run, step: int | None, tokenizer: Tokenizer, args: argparse.Namespace, start: tuple[int, ...] | None
+    model: LanguageModel, tokenizer: Tokenizer, args: argparse.Namespace, start: tuple[int, ...] | None
 ) -> MarkovChain:
-    """The chain of the model under the sampler; with the shorter contexts where the prompt or red is one."""
+    """The chain of a model under the sampler; with the shorter contexts where the prompt or red is one."""
     from glassgpt.chain.markov import MarkovChain
 
-    model = shaped(opened.model(step), args)
+    model = shaped(model, args)
     end = end_of(tokenizer, args)
     contexts = [*red_contexts(tokenizer, args), start, None if end is None else end.restart]
     short = any(context is not None and len(context) < model.context_length for context in contexts)
@@ -143,11 +176,11 @@ def spell_red(args: argparse.Namespace) -> str:
     return f"red {args.red}" if args.red is not None else f"the red pattern {args.red_pattern}"
 
 
-def data_of(opened: Run, tokenizer: Tokenizer, chain: MarkovChain) -> EmpiricalChain | None:
+def data_of(opened: Run | None, tokenizer: Tokenizer, chain: MarkovChain) -> EmpiricalChain | None:
     """The text that the run was trained on, as a chain."""
     from glassgpt.chain.information import EmpiricalChain
 
-    sequence = opened.recipe.get("data", {}).get("sequence")
+    sequence = None if opened is None else opened.recipe.get("data", {}).get("sequence")
     if sequence is None:
         return None
     return EmpiricalChain.of_text(tokenizer.encode(sequence), chain.vocab_size, chain.context_length)
@@ -380,7 +413,7 @@ def through_training(opened: Run, tokenizer: Tokenizer, args: argparse.Namespace
 
     rows = []
     for step in opened.steps:
-        chain = build_chain(opened, step, tokenizer, args, start)
+        chain = build_chain(opened.model(step), tokenizer, args, start)
         red = build_red(chain, tokenizer, args)
         summary = summarise(chain, start=start, data=data_of(opened, tokenizer, chain), red=red, steps=args.steps)
         risk = {} if summary.red is None else red_report(summary.red, args)

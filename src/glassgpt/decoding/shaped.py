@@ -80,6 +80,12 @@ class ShapedSession(Session):
         self.tokens = np.concatenate([self.tokens, np.asarray(tokens)], axis=1)
         return self.shaped.shape(self.tokens, logits)
 
+    def feed_each(self, tokens: Array) -> np.ndarray:
+        before, logits = self.tokens.shape[1], self.inner.feed_each(tokens)
+        self.tokens = np.concatenate([self.tokens, np.asarray(tokens)], axis=1)
+        shaped = [self.shaped.shape(self.tokens[:, : before + t + 1], logits[:, t]) for t in range(logits.shape[1])]
+        return np.stack(shaped, axis=1)
+
     def fork(self) -> Self:
         return type(self)(self.shaped, self.inner.fork(), self.tokens)
 

@@ -31,6 +31,7 @@ from glassgpt.serving.training import Trainings
 from glassgpt.serving.worker import Job
 
 MOST_JOBS_KEPT = 64
+SECONDS_UNREAD = 30.0  # after which a job that nobody listens to is given up
 
 
 class Api:
@@ -235,6 +236,7 @@ class Api:
 
     def _begin(self, job: Job) -> Response:
         """Keep a job under a name, by which its events are read; the oldest of those that are done are forgotten."""
+        asyncio.get_running_loop().call_later(SECONDS_UNREAD, cancel_if_unread, job)  # its client may have left
         name = secrets.token_hex(8)
         self.jobs[name] = job
         for old in [name for name, job in self.jobs.items() if job.is_done][: max(0, len(self.jobs) - MOST_JOBS_KEPT)]:
@@ -263,6 +265,11 @@ class Api:
                 "missing", f"there is no job {name[:40]!a}", "begin one with /api/v1/red or /api/v1/ablations"
             )
         return self.jobs[name]
+
+
+def cancel_if_unread(job: Job) -> None:
+    if not job.events.n_readers:
+        job.cancel()
 
 
 def about(served: Served, step: int | None) -> dict[str, Any]:
