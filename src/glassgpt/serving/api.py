@@ -19,9 +19,11 @@ from starlette.routing import Route
 
 from glassgpt import __version__
 from glassgpt.serving.asked import Asked, read_asked
+from glassgpt.serving.digits import Digits
 from glassgpt.serving.events import Event, EventStream, Json, first_of, gone
 from glassgpt.serving.generation import MAX_NEW_TOKENS, Writing
 from glassgpt.serving.inside import MAX_TRACE_TOKENS, MOST_WANTED, Wanted
+from glassgpt.serving.landscape import LandscapeQuestion
 from glassgpt.serving.meaning import MOST_NEIGHBOURS, View, neighbours
 from glassgpt.serving.models import MAX_NUMBERS, MAX_STATES, Models, Served
 from glassgpt.serving.recipes import MOST_STEPS, recipe_asked
@@ -36,10 +38,10 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Api:
-    """Models, trainings and jobs, and the routes that lead to them."""
+    """Models, trainings, lessons and jobs, and the routes that lead to them."""
 
     def __init__(self, models: Models) -> None:
-        self.models, self.trainings = models, Trainings(models)
+        self.models, self.trainings, self.digits = models, Trainings(models), Digits()
         self.jobs: OrderedDict[str, Job] = OrderedDict()
 
     def routes(self) -> list[Route]:
@@ -53,6 +55,8 @@ class Api:
             "project": self.project,
             "neighbours": self.neighbours,
             "red": self.red,
+            "landscape": self.landscape,
+            "lessons/digits": self.digit_net,
             "train": self.train,
             "train/{run}/{action}": self.steer,
         }
@@ -71,10 +75,12 @@ class Api:
     def close(self) -> None:
         """Give up all that is under way, so that every stream ends. It is not waited for."""
         self.trainings.close()
+        self.digits.close()
         self.models.close()
 
     def wait_until_closed(self) -> None:
         self.trainings.wait_until_closed()
+        self.digits.wait_until_closed()
         self.models.wait_until_closed()
 
     # ---- a model's answers ---------------------------------------------------------------------------------------
@@ -219,13 +225,26 @@ class Api:
             raise Refusal("missing", f"{training.id} keeps no frame of step {step}", "ask for one that its events name")
         return tensor_response({"logits": training.frames[step]}, {"run": training.id, "step": step})
 
+    # ---- lessons -------------------------------------------------------------------------------------------------
+
+    async def digit_net(self, request: Request) -> Response:
+        return await answer_of(self.digits.asked(await read_asked(request)), request)
+
     # ---- jobs ----------------------------------------------------------------------------------------------------
 
     async def red(self, request: Request) -> Response:
         asked, served, step = await self._asked(request)
         question = RedQuestion.asked(asked, served)
         asked.nothing_else()
-        job = served.submit(lambda: question.answered(served, step))
+        return self._begun(served.submit(lambda: question.answered(served, step)))
+
+    async def landscape(self, request: Request) -> Response:
+        asked, served, step = await self._asked(request)
+        question = LandscapeQuestion.asked(asked, served)
+        asked.nothing_else()
+        return self._begun(served.submit(lambda: question.answered(served, step)))
+
+    def _begun(self, job: Job) -> Response:
         name = secrets.token_hex(8)
         self.jobs[name] = job
         for old in [name for name, job in self.jobs.items() if job.is_done][: max(0, len(self.jobs) - MOST_JOBS_KEPT)]:
@@ -250,7 +269,9 @@ class Api:
     def _job(self, request: Request) -> Job:
         name = request.path_params["job"]
         if name not in self.jobs:
-            raise Refusal("missing", f"there is no job {name[:40]!a}", "begin one with /api/v1/red")
+            raise Refusal(
+                "missing", f"there is no job {name[:40]!a}", "begin one with /api/v1/red or /api/v1/landscape"
+            )
         return self.jobs[name]
 
 
