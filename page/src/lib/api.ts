@@ -1,5 +1,6 @@
 /** The page's one way to the server: typed calls that can be given up, and one class of error. */
 
+import type { Land, LandEvent, Plane } from "./landscape.ts";
 import { floats, parseSafetensors, type Tensors } from "./safetensors.ts";
 import { bytesOf } from "./saved.ts";
 import type { ModelRef } from "./route.ts";
@@ -176,18 +177,37 @@ export class Api {
     more: { pattern: readonly number[]; prompt_ids: readonly number[]; horizon: number },
     signal?: AbortSignal,
   ): AsyncGenerator<RedEvent> {
-    const reply = await this.ask("POST", "/red", { ...named(model), ...spelled(sampler), ...more }, signal);
-    const path = `/jobs/${encodeURIComponent(((await reply.json()) as { job: string }).job)}`;
+    for await (const { name, data } of this.job("/red", { ...named(model), ...spelled(sampler), ...more }, signal)) {
+      if (name === "estimate") yield { name, n: data.n as number, log10: (data.log10_p as number | null) ?? -Infinity };
+      if (name === "done") yield { name, within: (data.log10_within as (number | null)[]).map((log10) => log10 ?? -Infinity) };
+    }
+  }
+
+  /** The loss around a run's path, or in random directions around one of its steps. */
+  async *landscape(model: ModelRef, plane: Plane, seed: number, signal?: AbortSignal): AsyncGenerator<LandEvent> {
+    for await (const { name, data } of this.job("/landscape", { ...named(model), plane, seed }, signal)) {
+      if (name === "progress") yield { name, done: data.done as number, total: data.total as number };
+      if (name === "done") yield { name, land: data as unknown as Land };
+    }
+  }
+
+  /** The net that reads digits, as a safetensors file. */
+  async digits(seed: number, signal?: AbortSignal): Promise<ArrayBuffer> {
+    return (await this.ask("POST", "/lessons/digits", { seed }, signal)).arrayBuffer();
+  }
+
+  /** Begin a job and hear of it. Leaving the loop early ends it. */
+  private async *job(path: string, body: object, signal?: AbortSignal): AsyncGenerator<ServerEvent> {
+    const reply = await this.ask("POST", path, body, signal);
+    const job = `/jobs/${encodeURIComponent(((await reply.json()) as { job: string }).job)}`;
     let isDone = false;
     try {
-      for await (const { name, data } of this.events("GET", `${path}/events`, undefined, signal)) {
-        if (name === "estimate") yield { name, n: data.n as number, log10: (data.log10_p as number | null) ?? -Infinity };
-        if (name !== "done") continue;
-        isDone = true;
-        yield { name, within: (data.log10_within as (number | null)[]).map((log10) => log10 ?? -Infinity) };
+      for await (const event of this.events("GET", `${job}/events`, undefined, signal)) {
+        isDone ||= event.name === "done";
+        yield event;
       }
     } finally {
-      if (!isDone) void this.ask("DELETE", path, undefined).catch(() => undefined);
+      if (!isDone) void this.ask("DELETE", job, undefined).catch(() => undefined);
     }
   }
 
