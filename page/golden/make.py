@@ -9,10 +9,13 @@ Run it from the repository's root after a change of `decoding` or `chain`:
 part that is switched off takes from the next token, and the page's random numbers and walks, whose algorithm (PCG32) is
 repeated here.
 `saved.json` holds a page as one file, which `glassgpt.serving.saved` writes for notebooks, and what it was made of.
+`digits.json` is what the server says of the net that reads digits, and what the package makes of some of them;
+`landscape.json` what it says of the baby's losses.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 from pathlib import Path
@@ -25,13 +28,19 @@ from glassgpt.chain.markov import Layer, MarkovChain
 from glassgpt.chain.stationary import stationary_distribution
 from glassgpt.chain.walk import Red
 from glassgpt.decoding.processors import apply, processors
+from glassgpt.evaluation.digits import DARKEST, blur, digit_map, digit_net
+from glassgpt.evaluation.landscape import parameters_of, random_landscape, trajectory_landscape
 from glassgpt.figures.ablation import likeliest_of_both
 from glassgpt.models.ablation import effects_of
 from glassgpt.numerics import entropy, log_softmax
+from glassgpt.serving.digits import digits_bytes
+from glassgpt.serving.landscape import told
 from glassgpt.serving.saved import content_of, live_page, tables_of_chain
 from glassgpt.text.character import CharacterTokenizer
+from glassgpt.training.landscape import windows_of
 from glassgpt.training.loop import train
 from glassgpt.training.recipe import read_recipe
+from glassgpt.weights.run import Run
 
 HERE = Path(__file__).parent
 MASK = (1 << 64) - 1
@@ -85,26 +94,63 @@ def numbers(array: np.ndarray) -> Any:
     return None if np.isneginf(array) else float(str(array))
 
 
-def the_baby() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        run = train(read_recipe("recipes/baby.toml"), Path(folder) / "run")
-        config = run.config
-        lengths = range(1, config.context_length + 1)
-        models = [run.model(step) for step in run.steps]
-        return {
-            "vocab_size": config.vocab_size,
-            "context_length": config.context_length,
-            "n_layer": config.n_layer,
-            "n_head": config.n_head,
-            "n_embd": config.n_embd,
-            "n_parameters": config.n_parameters,
-            "sequence": run.recipe["data"]["sequence"],
-            "seed": run.recipe["run"]["seed"],
-            "learning_rate": run.recipe["train"]["learning_rate"],
-            "steps": list(run.steps),
-            "losses": [row["loss"] for row in run.metrics()],
-            "tables": {str(n): [numbers(model.context_table(n)) for model in models] for n in lengths},
-        }
+def the_baby(run: Run) -> dict[str, Any]:
+    config = run.config
+    lengths = range(1, config.context_length + 1)
+    models = [run.model(step) for step in run.steps]
+    return {
+        "vocab_size": config.vocab_size,
+        "context_length": config.context_length,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_parameters": config.n_parameters,
+        "sequence": run.recipe["data"]["sequence"],
+        "seed": run.recipe["run"]["seed"],
+        "learning_rate": run.recipe["train"]["learning_rate"],
+        "steps": list(run.steps),
+        "losses": [row["loss"] for row in run.metrics()],
+        "tables": {str(n): [numbers(model.context_table(n)) for model in models] for n in lengths},
+    }
+
+
+def landscapes_of(run: Run) -> dict[str, Any]:
+    """As /api/v1/landscape ends, for both planes."""
+    states = [parameters_of(run.model(step)) for step in run.steps]
+    windows = windows_of(run)
+    loss = windows.loss(run.model())
+    path = trajectory_landscape(states, loss, run.steps)
+    around = random_landscape(states[-1], loss, run.steps[-1])
+    n = windows.n_predicted
+    return {
+        "path": {"plane": "path", "n_tokens": n} | told(path),
+        "random": {"plane": "random", "n_tokens": n} | told(around),
+    }
+
+
+def the_digits() -> dict[str, Any]:
+    """Digits held out, more and more blurred, and two pictures that are no digits."""
+    net = digit_net()
+    layout = digit_map(net)
+    bar, noise = np.zeros((8, 8)), np.random.default_rng(2).integers(0, 17, (8, 8))
+    bar[1:7, 3:5] = DARKEST
+    images = [*(DARKEST * net.held_out.images[:12]).round(), bar, noise, np.zeros((8, 8))]
+    cases = []
+    for i, image in enumerate(images):
+        width = 0.05 * (7 * i % 49)
+        blurred = blur(image / DARKEST, width)
+        hidden = net.hidden(blurred)
+        cases.append(
+            {
+                "image": image.astype(int).ravel().tolist(),
+                "width": width,
+                "blurred": numbers(blurred.ravel()),
+                "hidden": numbers(hidden[0]),
+                "probs": numbers(net.probabilities(blurred)[0]),
+                "place": numbers(layout.place(hidden)[0]),
+            }
+        )
+    return {"reply": base64.b64encode(digits_bytes(0)).decode(), "cases": cases}
 
 
 def sampler_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
@@ -218,9 +264,13 @@ def write(name: str, content: Any) -> None:
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    baby = the_baby()
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(read_recipe("recipes/baby.toml"), Path(folder) / "run")
+        baby, landscapes = the_baby(run), landscapes_of(run)
     last = np.array(baby["tables"]["3"][-1], dtype=np.float32)
     write("baby.json", baby)
+    write("landscape.json", landscapes)
+    write("digits.json", the_digits())
     cases = {"samplers": sampler_cases(rng), "chains": chain_cases(last, rng), "random": random_cases(last)}
     write("cases.json", cases | {"ablations": ablation_cases(np.random.default_rng(1))})
     write("saved.json", saved_case())

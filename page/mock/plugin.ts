@@ -3,6 +3,8 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Connect, Plugin } from "vite";
 import baby from "../golden/baby.json" with { type: "json" };
+import digits from "../golden/digits.json" with { type: "json" };
+import landscapes from "../golden/landscape.json" with { type: "json" };
 import { countWindows, idsOf, tokensOf } from "../src/lib/contexts.ts";
 import { draw, Pcg32 } from "../src/lib/random.ts";
 import { entropy, likeliest, logSoftmax, shape } from "../src/lib/softmax.ts";
@@ -81,7 +83,27 @@ const handlers: Record<string, Handler> = {
     trainings.set(run, { step: 0, steps: Math.min(steps, 50), isPaused: false, isStopped: false });
     return { run };
   },
+  "POST /lessons/digits": (_, response) => {
+    response.writeHead(200, { "Content-Type": "application/octet-stream" });
+    response.end(Buffer.from(digits.reply, "base64"));
+  },
+  "POST /landscape": ({ plane, ...asked }) => {
+    if (find(asked).info.kind !== "run") throw new Refusal("usage", `${asked.model} is no run`, "look at the baby's");
+    return { job: plane };
+  },
+  "GET /jobs/path/events": (_, response) => measuring("path", response),
+  "GET /jobs/random/events": (_, response) => measuring("random", response),
 };
+
+async function measuring(plane: "path" | "random", response: ServerResponse): Promise<void> {
+  const send = startEvents(response);
+  for (let done = 0; done < 20 && !response.closed; done++) {
+    await new Promise((resolve) => setTimeout(resolve, STEP_MS));
+    send("progress", { done, total: 20 });
+  }
+  send("done", landscapes[plane]);
+  response.end();
+}
 
 function find({ model }: Body): MockModel {
   const found = models.find(({ info }) => info.id === model);

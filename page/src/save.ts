@@ -22,7 +22,7 @@ export async function saveView(): Promise<void> {
   if (LIVE.includes(route.place) && (route.place === "lessons" || known.models.length > 0)) {
     const limits = world.info?.limits ?? { max_states: 65536, max_trace_tokens: 0, max_new_tokens: 0 };
     const [script, style] = await Promise.all([part("saved.js"), part("saved.css")]);
-    const saved = packed(known, { info: { version, models: [], limits }, hash: toHash(world.settledRoute), language, mode: world.mode, date, text: world.ownText });
+    const saved = packed(known, { info: { version, models: [], limits }, hash: toHash(world.settledRoute), language, mode: world.mode, date, text: world.ownText, lessons: Object.fromEntries(world.lessonReplies) });
     return download(name, livePage({ title, language, style, script, saved }), "text/html");
   }
   const style = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules].map(({ cssText }) => cssText)).join("\n");

@@ -53,6 +53,8 @@ class World {
   isHelpOpen = $state(false);
   /** A reader's own text for the lessons; it stays in this page and out of the address. */
   ownText = $state(this.saved?.text ?? "");
+  /** What the lessons had from the server, as text, by what they asked. */
+  readonly lessonReplies = new Map(Object.entries(this.saved?.lessons ?? {}));
   /** Something that went wrong beside the views, to be told once. */
   mishap = $state.raw<{ title: string; error: ApiError } | null>(null);
   done = $state.raw<Set<Deed>>(unpacked(Number(storage()?.getItem("path") ?? 0)));

@@ -170,3 +170,23 @@ describe("red patterns", () => {
     expect(calls.at(-1)![1].method).toBe("DELETE");
   });
 });
+
+describe("lessons", () => {
+  test("a landscape is a job that tells how far it is, and then all of it", async () => {
+    const { api, calls } = served(([path]) =>
+      path.endsWith("/landscape")
+        ? json({ job: "j2" })
+        : new Response(streamOf('event: progress\ndata: {"done":1,"total":4}\n\nevent: done\ndata: {"plane":"random","steps":[7]}\n\n')),
+    );
+    const events = await all(api.landscape({ id: "m", step: 7 }, "random", 3));
+    expect(events).toEqual([{ name: "progress", done: 1, total: 4 }, { name: "done", land: { plane: "random", steps: [7] } }]);
+    expect(calls.map(([path, { method }]) => `${method} ${path}`)).toEqual(["POST api/v1/landscape", "GET api/v1/jobs/j2/events"]);
+    expect(JSON.parse(calls[0][1].body as string)).toEqual({ model: "m", step: 7, plane: "random", seed: 3 });
+  });
+
+  test("the net that reads digits is asked for by its seed", async () => {
+    const { api, calls } = served(() => new Response(Uint8Array.of(1, 2, 3)));
+    expect([...new Uint8Array(await api.digits(5))]).toEqual([1, 2, 3]);
+    expect([calls[0][0], calls[0][1].body]).toEqual(["api/v1/lessons/digits", '{"seed":5}']);
+  });
+});

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { ACTIVATIONS, SLOPE, VALUE } from "../src/lib/activations.ts";
 import { answer, ATTRACTORS, borders, CODES, gridOf, Learner, nearest, shareRight } from "../src/lib/attractors.ts";
+import { blur, CELLS, cycled, readInk, spellInk, Stroke } from "../src/lib/digits.ts";
 import { Fits, HELD_OUT, scattered, wave, type Points } from "../src/lib/fits.ts";
+import { clearSide, contour, labelled, levels, logsOf, nearestOf, type Land } from "../src/lib/landscape.ts";
 import { frequencies, lettersOf, longestCopy, MOST_LETTERS, pairsOf, Ring, shareKnown, wordsOf, write } from "../src/lib/letters.ts";
 import { Net } from "../src/lib/net.ts";
 import { alphabetOf, depthsOf, idsOfNest, nest } from "../src/lib/parentheses.ts";
@@ -216,6 +218,122 @@ describe("the net of three attractors", () => {
     }
     const middles = lines.map((ends) => ends.reduce((best, end) => (Math.hypot(...end) < Math.hypot(...best) ? end : best)));
     for (const middle of middles) expect(Math.hypot(middle[0] - middles[0][0], middle[1] - middles[0][1])).toBeLessThan(0.05);
+  });
+});
+
+describe("drawing digits", () => {
+  const paper = new Uint8Array(CELLS);
+  const row = (ink: Uint8Array, r: number): number[] => [...ink.subarray(8 * r, 8 * r + 8)];
+
+  test("a drawing and its address are each other's inverse, and nothing else is read", () => {
+    const ink = Uint8Array.from({ length: CELLS }, (_, i) => i % 17);
+    expect(readInk(spellInk(ink))).toEqual(ink);
+    expect(spellInk(ink)).toMatch(/^[0-9a-g]{64}$/);
+    for (const text of [undefined, "", "0".repeat(63), "0".repeat(65), "h".repeat(64), "-".repeat(64)]) expect(readInk(text)).toBeNull();
+  });
+
+  test("a key gives all ink, half of it, none", () => {
+    expect([0, 16, 8, 3, 12].map(cycled)).toEqual([16, 8, 0, 0, 8]);
+  });
+
+  test("a straight stroke inks the cells below it evenly, and those beside it by its breadth", () => {
+    const stroke = new Stroke(paper, false);
+    stroke.to(0.5, 3.5);
+    const ink = stroke.to(7.5, 3.5);
+    expect(row(ink, 3).slice(1, 7)).toEqual([16, 16, 16, 16, 16, 16]);
+    expect(row(ink, 2)).toEqual(row(ink, 4)); // five bits broad, about the middle of a cell of four
+    for (const r of [0, 1, 5, 6, 7]) expect(row(ink, r)).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
+    expect(paper.every((value) => value === 0)).toBe(true);
+  });
+
+  test("a slanted stroke is symmetric, and goes past the edge without a trace", () => {
+    const stroke = new Stroke(paper, false);
+    stroke.to(-2, -2);
+    const ink = stroke.to(10, 10);
+    for (let r = 0; r < 8; r++) for (let c = 0; c < 8; c++) expect(ink[8 * r + c]).toBe(ink[8 * c + r]);
+    for (let r = 0; r < 8; r++) expect(ink[9 * r]).toBe(16);
+    expect(ink[7]).toBe(0);
+  });
+
+  test("what was drawn stays below a stroke, and a rubber takes it away again", () => {
+    const before = Uint8Array.from(paper, () => 9);
+    const drawn = new Stroke(before, false).to(4.5, 4.5);
+    expect([Math.min(...drawn), Math.max(...drawn)]).toEqual([9, 16]);
+    const rubbed = new Stroke(drawn, true).to(4.5, 4.5);
+    expect(rubbed[36]).toBe(0);
+    expect(rubbed[0]).toBe(9);
+  });
+
+  test("blur keeps the ink that does not run off the paper, and the middle of it", () => {
+    const dot = new Float64Array(CELLS);
+    dot[27] = 1;
+    const soft = blur(dot, 0.6);
+    expect(soft.reduce((sum, ink) => sum + ink, 0)).toBeCloseTo(1, 4);
+    expect(soft[26]).toBeCloseTo(soft[28], 14);
+    expect(soft[26]).toBeCloseTo(soft[19], 14);
+    expect(soft[26] / soft[27]).toBeCloseTo(Math.exp(-0.5 / 0.36), 12);
+    expect([...blur(dot, 0)]).toEqual([...dot]);
+    expect(blur(Float64Array.from(dot, () => 1), 2).reduce((sum, ink) => sum + ink, 0)).toBeLessThan(50);
+  });
+});
+
+describe("the loss landscape", () => {
+  const side = 21;
+  const at = (i: number): number => -1 + (2 * i) / (side - 1);
+  const valley = (x: number, y: number): number => 0.5 + x * x + 2 * y * y;
+  const grid = Float64Array.from({ length: side * side }, (_, i) => valley(at(i % side), at(Math.floor(i / side))));
+
+  test.each([[0.41, 0.703], [0.35, 4], [0.3, 900], [2, 2.001], [1e-3, 1e5]])("levels from %d to %d are round, rising and enough", (low, high) => {
+    const found = levels(low, high);
+    expect(found.length).toBeGreaterThanOrEqual(6);
+    expect(found.length).toBeLessThan(45);
+    found.forEach((level, i) => {
+      expect(level > low && level < high).toBe(true);
+      if (i > 0) expect(level).toBeGreaterThan(found[i - 1]);
+    });
+    if (high / low > 1.01) for (const level of found) expect(String(level).replace(/[0.]/g, "").length).toBeLessThanOrEqual(2);
+  });
+
+  test("there are none where all is one height", () => expect(levels(0.7, 0.7)).toEqual([]));
+
+  test("a contour of a valley is the ellipse that it should be", () => {
+    const segments = contour(grid, side, 0.9);
+    expect(segments.length).toBeGreaterThan(20);
+    const toPlane = (column: number): number => -1 + (2 * column) / (side - 1);
+    for (const [a, b, c, d] of segments) {
+      for (const [x, y] of [[a, b], [c, d]]) expect(Math.abs(valley(toPlane(x), toPlane(y)) - 0.9)).toBeLessThan(0.01);
+    }
+    // It is closed: every end is another's too.
+    const ends = segments.flatMap(([a, b, c, d]) => [`${a.toFixed(6)} ${b.toFixed(6)}`, `${c.toFixed(6)} ${d.toFixed(6)}`]);
+    for (const end of ends) expect(ends.filter((other) => other === end).length).toBe(2);
+    expect(contour(grid, side, 0.4)).toEqual([]);
+    expect(contour(grid, side, 9)).toEqual([]);
+  });
+
+  test("at a saddle the two lines don't cross, and go by what is in the middle", () => {
+    const cut = (corner: number): string[] => contour(Float64Array.of(1, 0, 0, corner), 2, 0.4).map((segment) => segment.map((value) => value.toFixed(2)).join(" "));
+    expect(cut(1)).toHaveLength(2); // the middle is 0.5: high corners are joined
+    expect(cut(1)[0]).toBe("0.60 0.00 1.00 0.40");
+    expect(contour(Float64Array.of(1, 0, 0, 1), 2, 0.6).map((segment) => segment[0].toFixed(2))).toEqual(["0.00", "1.00"]);
+  });
+
+  test("losses without bound lie as high as the highest that has one", () => {
+    expect([...logsOf({ losses: [[1, 10], [null, 100]] } as Land)]).toEqual([0, 1, 2, 2]);
+  });
+
+  test("named steps are evenly far apart, with the first and the last", () => {
+    const steps = Array.from({ length: 51 }, (_, i) => i);
+    expect(labelled(steps, 6)).toEqual([0, 10, 20, 30, 40, 50]);
+    expect(labelled([0, 1, 2, 4, 8, 100], 3)).toEqual([0, 4, 5]);
+    expect(labelled([7], 6)).toEqual([0]);
+  });
+
+  test("a name goes where the path doesn't, if it fits there", () => {
+    const path = [[0, 0], [10, 0], [20, 0]] as const;
+    expect(Math.abs(clearSide(path, 1, 5)[1])).toBeCloseTo(1, 9);
+    expect(clearSide(path, 2, 5, ([dx]) => dx < -0.9)).toEqual([Math.cos(Math.PI), Math.sin(Math.PI)]);
+    expect(clearSide(path, 2, 5)[0]).toBeGreaterThan(0.7);
+    expect(nearestOf(path, [12, 3])).toBe(1);
   });
 });
 

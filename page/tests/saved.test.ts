@@ -33,6 +33,7 @@ const about = {
   mode: "system" as const,
   date: "2025-01-02",
   text: HOSTILE,
+  lessons: { "digits 0": HOSTILE },
 };
 const saved: Saved = packed(
   {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { contrast, cividis, gain, inkOn, tone, type Rgb } from "../src/lib/colour.ts";
+import { contrast, cividis, DIGITS, gain, inkOn, tone, type Rgb } from "../src/lib/colour.ts";
 import { idsOf, numberOf, spell, tokensOf, visible } from "../src/lib/contexts.ts";
 import { csv } from "../src/lib/export.ts";
 import { commandOf, HELP, moved } from "../src/lib/keys.ts";
@@ -174,6 +174,12 @@ describe("colours", () => {
     for (let i = 0; i <= 20; i++) {
       const colour = cividis(i / 20);
       expect(contrast(colour, inkOn(colour) === "#ffffff" ? [255, 255, 255] : [0, 0, 0])).toBeGreaterThan(4.5);
+    }
+  });
+
+  test("each digit's colour can be seen on the paper", () => {
+    for (const theme of ["light", "dark"] as const) {
+      for (const colour of DIGITS[theme]) expect(contrast(colour, PAPER[theme])).toBeGreaterThan(4);
     }
   });
 

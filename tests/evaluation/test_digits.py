@@ -42,9 +42,23 @@ def test_probabilities_are_the_softmax_of_the_net(net):
     image = net.held_out.images[:3]
     with torch.no_grad():
         logits = net.net(torch.tensor(image.reshape(3, 64), dtype=torch.float32)).numpy().astype(np.float64)
+    assert net.probabilities(image).dtype == np.float64
     by_hand = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(net.probabilities(image), by_hand, rtol=1e-6)
-    np.testing.assert_allclose(net.probabilities(image), net.held_out.probabilities[:3], rtol=1e-4)
+    np.testing.assert_allclose(net.probabilities(image), by_hand, rtol=1e-4)
+    np.testing.assert_allclose(net.probabilities(image), net.held_out.probabilities[:3], rtol=1e-12)
+
+
+def test_the_answers_are_those_of_the_weights_in_float64_by_hand(net):
+    layers = [
+        (layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()) for layer in net.net.layers
+    ]
+    (first, before), (last, after) = layers
+    units = np.maximum(net.held_out.images.reshape(-1, 64) @ first.T + before, 0)
+    np.testing.assert_allclose(net.hidden(net.held_out.images), units, rtol=1e-12, atol=1e-13)
+    powers = np.exp(units @ last.T + after)
+    by_hand = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(net.held_out.probabilities, by_hand, rtol=1e-10)
+    assert net.net.layers[0].weight.dtype == torch.float32  # they are left as they are
 
 
 def test_the_same_seed_gives_the_same_net_and_another_holds_out_others():
@@ -88,6 +102,8 @@ def test_the_map_is_that_of_scikit_learn_s_principal_components(net):
         same, turned = found.places[:, i] - theirs[:, i], found.places[:, i] + theirs[:, i]
         assert min(np.abs(same).max(), np.abs(turned).max()) < 1e-6
     assert found.n_units == 32
+    np.testing.assert_allclose(found.place(net.hidden(net.held_out.images[5])), found.places[5:6], atol=1e-12)
+    np.testing.assert_allclose(found.place(found.mean), [0, 0], atol=1e-12)
     np.testing.assert_array_equal(found.labels, net.held_out.labels)
     np.testing.assert_array_equal(found.answers, net.held_out.answers)
 

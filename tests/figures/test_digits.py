@@ -27,7 +27,8 @@ PROBABILITIES[:, 0] = 1 - SURE.sum(axis=0)
 BLURRED = Blurred(2, WIDTHS, RNG.random((21, 8, 8)), PROBABILITIES)
 LABELS = np.repeat(np.arange(10), 20)
 ANSWERS = np.where(np.arange(200) == 45, 7, LABELS)
-MAP = DigitMap(RNG.normal(size=(200, 2)) + LABELS[:, None], LABELS, ANSWERS, np.array([0.31, 0.19]), 32)
+FLAT = np.zeros(32), np.eye(2, 32)  # the mean and the axes, which are not drawn
+MAP = DigitMap(RNG.normal(size=(200, 2)) + LABELS[:, None], LABELS, ANSWERS, np.array([0.31, 0.19]), *FLAT)
 
 
 def test_each_digit_stands_beside_the_probabilities_of_its_answers():
@@ -124,4 +125,4 @@ def test_no_digit_is_refused():
     with pytest.raises(UsageError, match="no digit to show"):
         draw_digit_answers(Examples(answers([], []), answers([], []), 0, wilson(1, 1), 1, 1, 1))
     with pytest.raises(UsageError, match="no digit to show"):
-        draw_digit_map(DigitMap(np.zeros((0, 2)), LABELS[:0], LABELS[:0], np.array([0.5, 0.1]), 32))
+        draw_digit_map(DigitMap(np.zeros((0, 2)), LABELS[:0], LABELS[:0], np.array([0.5, 0.1]), *FLAT))

@@ -12,7 +12,7 @@ from tests.page.test_numbers import large_source
 from glassgpt.serving.sources import source_of, untrained_baby
 
 pytestmark = pytest.mark.slow
-LESSONS = ["letters", "temperature", "fits", "activations", "attractors", "parentheses"]
+LESSONS = ["letters", "temperature", "fits", "activations", "attractors", "digits", "landscape", "parentheses"]
 HAS = "101.262.105.290"  # ids of the small model with words
 BABY, WORDS = "m=baby-run@50&ctx=101&red=0", f"m=base&ctx={HAS}"
 VIEWS = {  # a name: the address, and what is there once it is ready
@@ -37,6 +37,9 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "red, compared": (f"red?{BABY}&b=baby-run@0&show=both", ".answer span"),
     "red, too large": ("red?m=base", "text=Commodore 64"),
     "red, a pattern": (f"red?{WORDS}&pat=290.262.105&n=8&walks=16", "ol.chips li"),
+    "lessons, a drawing, blurred": (f"lessons?lesson=digits&x.ink={'0g' * 32}&x.blur=0.7", "main figure"),
+    "lessons, a random plane": ("lessons?lesson=landscape&m=baby-run@7&x.plane=random", "main figure"),
+    "lessons, no path": ("lessons?lesson=landscape&m=base", "text=has no path to draw"),
     **{f"lessons, {lesson}": (f"lessons?lesson={lesson}&m=baby-run@50", "main figure") for lesson in LESSONS},
 }
 
@@ -177,7 +180,9 @@ def test_axe_finds_nothing_when_something_fails(page, site, axe, watch):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("view", ["chain, a state", "tokens, words and cuts", "red, a pattern"])
+@pytest.mark.parametrize(
+    "view", ["chain, a state", "tokens, words and cuts", "red, a pattern", "lessons, digits", "lessons, landscape"]
+)
 def test_chinese(view, page, site, axe, watch):
     visit(page, site, view)
     english = page.locator("main h1").inner_text()
@@ -217,7 +222,15 @@ def test_nothing_is_cut_off_at_360_pixels(view, open_page, site):
 def test_what_can_be_pressed_is_large_enough(page, site):
     """24 pixels at least (WCAG 2.5.8), links in running text excepted."""
     small = []
-    for view in ("chain, a state", "tokens, words and cuts", "inside, words", "red, marked", "red, a pattern"):
+    views = (
+        "chain, a state",
+        "tokens, words and cuts",
+        "inside, words",
+        "red, marked",
+        "red, a pattern",
+        "lessons, digits",
+    )
+    for view in views:
         visit(page, site, view)
         small += page.evaluate(SMALL)
     assert not small, "\n".join(small)

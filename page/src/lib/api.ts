@@ -1,5 +1,6 @@
 /** The page's one way to the server: typed calls that can be given up, and one class of error. */
 
+import type { Land, LandEvent, Plane } from "./landscape.ts";
 import { floats, parseSafetensors, type Tensors } from "./safetensors.ts";
 import { bytesOf } from "./saved.ts";
 import type { ModelRef } from "./route.ts";
@@ -227,6 +228,19 @@ export class Api {
     for await (const { name, data } of this.job("/ablations", { ...named(model), ids }, signal)) {
       if (name === "parts") yield data as unknown as PartsEvent;
     }
+  }
+
+  /** The loss around a run's path, or in random directions around one of its steps. */
+  async *landscape(model: ModelRef, plane: Plane, seed: number, signal?: AbortSignal): AsyncGenerator<LandEvent> {
+    for await (const { name, data } of this.job("/landscape", { ...named(model), plane, seed }, signal)) {
+      if (name === "progress") yield { name, done: data.done as number, total: data.total as number };
+      if (name === "done") yield { name, land: data as unknown as Land };
+    }
+  }
+
+  /** The net that reads digits, as a safetensors file. */
+  async digits(seed: number, signal?: AbortSignal): Promise<ArrayBuffer> {
+    return (await this.ask("POST", "/lessons/digits", { seed }, signal)).arrayBuffer();
   }
 
   /** The events of something that takes long. Leaving the loop early ends it on the server too. */

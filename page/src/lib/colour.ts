@@ -86,6 +86,14 @@ export const REGIONS: Record<Theme, { plain: Rgb[]; hatch: Rgb[] }> = {
   },
 };
 
+const hex = (text: string): Rgb => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16)) as Rgb;
+
+/** A colour for each digit. They are drawn as themselves, so that colour only helps. */
+export const DIGITS: Record<Theme, Rgb[]> = {
+  light: ["#0072b2", "#a86e00", "#007a5a", "#a8477f", "#2a7fb8", "#c95800", "#5b4fb5", "#1b2733", "#7a5230", "#667400"].map(hex),
+  dark: ["#5ab4f0", "#e0a63a", "#3ecf9f", "#e39ac4", "#a6d8f7", "#ff9159", "#aca3f7", "#e7edf3", "#cda582", "#b9c84a"].map(hex),
+};
+
 export const cividis = (share: number): Rgb => mixed(CIVIDIS, share);
 /** From -1 (blue) over the paper's own colour to 1 (orange). */
 export function signedTone(value: number, theme: Theme): Rgb {

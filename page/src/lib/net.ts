@@ -56,6 +56,12 @@ export class Net {
     return result;
   }
 
+  /** What each layer gives for one input, the input itself first. */
+  through(input: Float64Array): Float64Array[] {
+    this.forward(input);
+    return this.values.map((values) => values.slice());
+  }
+
   private forward(input: Float64Array): void {
     const { parameters, layers, values } = this;
     const { value } = BENDS[this.bend];

@@ -13,7 +13,7 @@ import { PLAIN, type Sampler } from "./softmax.ts";
 export const PLACES = ["chain", "tokens", "inside", "meaning", "red", "lessons"] as const;
 export const OVERLAYS = ["none", "data", "stationary", "entropy", "red"] as const;
 export const SHOWN = ["a", "b", "both", "difference"] as const;
-export const LESSONS = ["letters", "temperature", "fits", "activations", "attractors", "parentheses"] as const;
+export const LESSONS = ["letters", "temperature", "fits", "activations", "attractors", "digits", "landscape", "parentheses"] as const;
 
 export type Place = (typeof PLACES)[number];
 export type Overlay = (typeof OVERLAYS)[number];

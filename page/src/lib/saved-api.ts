@@ -20,6 +20,14 @@ export class SavedApi extends Api {
     return { logits: new Float32Array(bytesOf(found.logits)), counts: counts ? new Int32Array(bytesOf(counts.counts)) : null };
   }
 
+  override async digits(): Promise<ArrayBuffer> {
+    throw nothing();
+  }
+
+  override async *landscape(): AsyncGenerator<never> {
+    throw nothing();
+  }
+
   override async next({ id, step }: ModelRef, ids: readonly number[]): Promise<Float32Array> {
     const found = this.saved.replies.find((reply) => reply.id === id && reply.step === step && reply.ids.join() === ids.join());
     if (!found) throw nothing();

@@ -24,6 +24,8 @@ export interface Saved {
   counts: { id: string; counts: string }[];
   /** The text that the lessons count, if a reader gave one. */
   text: string;
+  /** What the lessons had from the server, by what was asked. */
+  lessons: Record<string, string>;
   /** Logits after contexts that are not full yet. */
   replies: { id: string; step: number | null; ids: number[]; logits: string }[];
 }
@@ -35,7 +37,7 @@ export interface Known {
 }
 
 /** What is known of some models; each with those of its steps whose tables are there. */
-export function packed(known: Known, about: Pick<Saved, "hash" | "language" | "mode" | "date" | "text"> & { info: Info }): Saved {
+export function packed(known: Known, about: Pick<Saved, "hash" | "language" | "mode" | "date" | "text" | "lessons"> & { info: Info }): Saved {
   const stepsOf = (id: string): number[] => known.chains.flatMap(({ ref }) => (ref.id === id && ref.step !== null ? [ref.step] : [])).sort((a, b) => a - b);
   const counted = new Map(known.chains.flatMap(({ ref, chain }) => (chain.counts ? [[ref.id, chain.counts] as const] : [])));
   return {
@@ -107,7 +109,7 @@ export function escaped(text: string): string {
 
 // ---- numbers as text ---------------------------------------------------------------------------------------------
 
-export function toBase64(numbers: Float32Array | Int32Array): string {
+export function toBase64(numbers: Float32Array | Int32Array | Uint8Array): string {
   const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
   let text = "";
   for (let first = 0; first < bytes.length; first += 0x8000) text += String.fromCharCode(...bytes.subarray(first, first + 0x8000));

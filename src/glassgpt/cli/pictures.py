@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from glassgpt.cli.output import LN2
 from glassgpt.cli.tokenize import piece_of
@@ -276,47 +276,24 @@ def landscape(subject: Subject) -> Figure:
     """The loss over the plane in which training moved most, with its path."""
     from glassgpt.evaluation.landscape import parameters_of, trajectory_landscape
     from glassgpt.figures.landscape import draw_landscape
+    from glassgpt.training.landscape import steps_of_path, windows_of
 
-    run = subject.run
-    if len(run.steps) < 3:
-        raise UsageError(
-            f"{run.path} keeps {len(run.steps)} steps of training, and a path needs 3 or more: train it with a smaller "
-            "train.save_every and a larger train.keep"
-        )
-    models = [run.model(step) for step in run.steps]
-    states = [parameters_of(model) for model in models]
-    return draw_landscape(trajectory_landscape(states, _loss_of(subject, models[-1]), run.steps), subject.title)
+    steps = steps_of_path(subject.run)
+    models = [subject.run.model(step) for step in steps]
+    states, loss = [parameters_of(model) for model in models], windows_of(subject.run).loss(models[-1])
+    return draw_landscape(trajectory_landscape(states, loss, steps), subject.title)
 
 
 def landscape_around(subject: Subject) -> Figure:
     """The loss in two random directions from where training ended."""
     from glassgpt.evaluation.landscape import parameters_of, random_landscape
     from glassgpt.figures.landscape import draw_landscape
+    from glassgpt.training.landscape import windows_of
 
     model = subject.run.model(subject.step)
     step = subject.run.steps[-1] if subject.step is None else subject.step
-    return draw_landscape(random_landscape(parameters_of(model), _loss_of(subject, model), step), subject.title)
-
-
-WINDOWS_MEASURED = 16  # of a text
-
-
-def _loss_of(subject: Subject, model: Any) -> Callable[[Any], float]:
-    """The loss as a function of the parameters: on all of a sequence, or on the first windows kept back of a text."""
-    import numpy as np
-
-    from glassgpt.evaluation.landscape import loss_of, next_token_loss
-    from glassgpt.text.token_files import TokenFiles
-
-    run, T = subject.run, subject.run.config.context_length
-    if subject.sequence is not None:
-        windows = np.lib.stride_tricks.sliding_window_view(subject.tokenizer.encode(subject.sequence), T + 1)
-        inputs, targets = windows[:, :-1], windows[:, 1:]
-    else:
-        files = TokenFiles.open(run.recipe["data"].get("tokens") or run.path / "tokens", verify=False)
-        batch = next(iter((files.validation or files.train).windows(T, WINDOWS_MEASURED)))
-        inputs, targets = batch.inputs, batch.targets
-    return loss_of(model, next_token_loss(inputs, targets, run.recipe["train"]["last_position_only"]))
+    land = random_landscape(parameters_of(model), windows_of(subject.run).loss(model), step)
+    return draw_landscape(land, subject.title)
 
 
 FIGURES: dict[str, tuple[Callable[[Subject], Figure], str]] = {

@@ -6,6 +6,7 @@ Digits", Alpaydin and Kaynak 1998). A part of them, drawn at random, is held out
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -43,7 +44,11 @@ class Answers:
 
 @dataclass(frozen=True)
 class DigitNet:
-    """A trained net, the digits held out from its training, and how often it is right about them."""
+    """A trained net, the digits held out from its training, and how often it is right about them.
+
+    Its weights are float32, but it answers in float64: in float32 the seventh decimal of an answer would hang on the
+    order of its sums, and whoever computes the same again, as the page does, would find another one.
+    """
 
     net: Dense
     held_out: Answers
@@ -56,13 +61,12 @@ class DigitNet:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Float (n, 8, 8) to float64 (n, 10)."""
-        with torch.no_grad():
-            return F.softmax(self.net(_inputs(images)).double(), dim=-1).numpy()
+        return _probabilities(self.net, images)
 
     def hidden(self, images: np.ndarray) -> np.ndarray:
         """The activations of the last hidden layer, float64 (n, units)."""
         with torch.no_grad():
-            return self.net.hidden(_inputs(images)).numpy().astype(np.float64)
+            return _in_float64(self.net).hidden(_inputs(images)).numpy()
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,24 @@ class Blurred:
 @dataclass(frozen=True)
 class DigitMap:
     """Hidden activations on the plane of their two principal components. places: float64 (n, 2). labels, answers: int64
-    (n,). explained: float64 (2,), each one's share of the variance. n_units: how many activations there were."""
+    (n,). explained: float64 (2,), each one's share of the variance. mean: float64 (n_units,), the activations that lie
+    in the middle. axes: float64 (2, n_units), the two directions, each of length 1."""
 
     places: np.ndarray
     labels: np.ndarray
     answers: np.ndarray
     explained: np.ndarray
-    n_units: int
+    mean: np.ndarray
+    axes: np.ndarray
+
+    @property
+    def n_units(self) -> int:
+        """How many activations there are."""
+        return len(self.mean)
+
+    def place(self, activations: np.ndarray) -> np.ndarray:
+        """Where other digits lie: their activations, float (..., n_units), to float64 (..., 2)."""
+        return (activations - self.mean) @ self.axes.T
 
 
 def digit_net(hidden: Sequence[int] = HIDDEN, *, held_out: int = HELD_OUT, steps: int = 100, seed: int = 0) -> DigitNet:
@@ -118,16 +133,14 @@ def digit_net(hidden: Sequence[int] = HIDDEN, *, held_out: int = HELD_OUT, steps
     order = np.random.default_rng(seed).permutation(len(labels))
     test, training = order[:held_out], order[held_out:]
     net = Dense([SIDE * SIDE, *hidden, DIGITS], "relu", seed)
-    inputs, targets = _inputs(images[training]), torch.from_numpy(labels[training])
+    inputs, targets = _inputs(images[training]).float(), torch.from_numpy(labels[training])
 
     def loss() -> torch.Tensor:
         squares = sum((parameter**2).sum() for parameter in net.parameters() if parameter.ndim > 1)
         return F.cross_entropy(net(inputs), targets) + DECAY * squares
 
     fit(net, loss, steps)
-    with torch.no_grad():
-        probabilities = F.softmax(net(_inputs(images[test])).double(), dim=-1).numpy()
-    answers = Answers(images[test], labels[test], probabilities)
+    answers = Answers(images[test], labels[test], _probabilities(net, images[test]))
     right = wilson(int((answers.answers == answers.labels).sum()), held_out)
     return DigitNet(net, answers, right, len(training))
 
@@ -162,8 +175,7 @@ def examples(net: DigitNet, most_misread: int = 5) -> Examples:
 def blurred(net: DigitNet, digit: int = 2, widest: float = 2.4, n: int = 49) -> Blurred:
     """The first held-out example of a digit, blurred by normal densities from 0 to `widest` pixels wide.
 
-    Beyond the edge there is paper, into which ink runs off. Raises UsageError for a digit that wasn't held out, or a
-    width that is not above 0.
+    Raises UsageError for a digit that wasn't held out, or a width that is not above 0.
     """
     found = net.held_out
     if digit not in found.labels or not 0 < widest < np.inf or n < 2:
@@ -173,8 +185,17 @@ def blurred(net: DigitNet, digit: int = 2, widest: float = 2.4, n: int = 49) -> 
         )
     image = found.images[np.argmax(found.labels == digit)]
     widths = np.linspace(0, widest, n)
-    images = np.array([gaussian_filter(image, width, mode="constant") for width in widths])
+    images = np.array([blur(image, width) for width in widths])
     return Blurred(int(digit), widths, images, net.probabilities(images))
+
+
+def blur(image: np.ndarray, width: float) -> np.ndarray:
+    """A picture blurred by a normal density of this standard deviation in pixels, cut off at four of them.
+
+    Beyond the edge there is paper, into which ink runs off.
+    """
+    blurred: np.ndarray = gaussian_filter(image, width, mode="constant")
+    return blurred
 
 
 def digit_map(net: DigitNet) -> DigitMap:
@@ -184,17 +205,27 @@ def digit_map(net: DigitNet) -> DigitMap:
     """
     found = net.held_out
     activations = net.hidden(found.images)
-    from_mean = activations - activations.mean(axis=0)
+    mean = activations.mean(axis=0)
+    from_mean = activations - mean
     _, lengths, directions = np.linalg.svd(from_mean, full_matrices=False)
     axes = directions[:2]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1)
     axes = axes * np.sign(largest)
     explained = (lengths**2 / (lengths**2).sum())[:2]
-    return DigitMap(from_mean @ axes.T, found.labels, found.answers, explained, activations.shape[1])
+    return DigitMap(from_mean @ axes.T, found.labels, found.answers, explained, mean, axes)
 
 
 def _inputs(images: np.ndarray) -> torch.Tensor:
-    return torch.tensor(np.asarray(images).reshape(-1, SIDE * SIDE), dtype=torch.float32)
+    return torch.tensor(np.asarray(images).reshape(-1, SIDE * SIDE), dtype=torch.float64)
+
+
+def _in_float64(net: Dense) -> Dense:
+    return copy.deepcopy(net).double()
+
+
+def _probabilities(net: Dense, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return F.softmax(_in_float64(net)(_inputs(images)), dim=-1).numpy()
 
 
 def _some(answers: Answers, rows: Sequence[int] | np.ndarray) -> Answers:

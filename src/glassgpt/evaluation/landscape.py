@@ -9,8 +9,9 @@ shows is exact on the plane alone: the path runs beside it, so that its own loss
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -67,6 +68,29 @@ class Plane:
         return self.centre + a * self.across + b * self.up
 
 
+@dataclass(frozen=True)
+class Survey:
+    """A landscape whose losses are still to be measured, one after another and by whoever has the time.
+
+    `points()` gives the parameters at which to measure, one at a time: all of them at once would fill the memory. Of a
+    path they are its own states, then their shadows; then follows the grid, row by row. `landscape(losses)` makes what
+    was measured there, float (n_points,), into the landscape.
+    """
+
+    n_points: int
+    n_parameters: int
+    points: Callable[[], Iterator[Parameters]]
+    landscape: Callable[[np.ndarray], Landscape]
+
+    def measured(self, loss: Callable[[Parameters], float]) -> Landscape:
+        """All of them at once.
+
+        Threads cost more than they bring where a model is small, and changing their number for each loss as much again.
+        """
+        with threads_for(self.n_parameters):
+            return self.landscape(np.array([loss(state) for state in self.points()]))
+
+
 def trajectory_landscape(
     states: Sequence[Parameters],
     loss: Callable[[Parameters], float],
@@ -80,6 +104,11 @@ def trajectory_landscape(
     Costs size**2 + 2 * len(states) losses, and an array of all states in float64. Raises UsageError for states of
     different shapes, too few of them, or a path that lies on a line, through which there is no one plane.
     """
+    return trajectory_survey(states, steps, size).measured(loss)
+
+
+def trajectory_survey(states: Sequence[Parameters], steps: Sequence[int] | None = None, size: int = SIZE) -> Survey:
+    """What there is to be measured for a `trajectory_landscape`, which raises as this does."""
     layout = _Layout(states[0] if len(states) else np.empty(0))
     points = np.array([layout.vector(state) for state in states])
     at = np.arange(len(points)) if steps is None else np.asarray(steps, dtype=np.int64)
@@ -94,20 +123,28 @@ def trajectory_landscape(
     shadows = path @ np.array([plane.across, plane.up])
     across, up = _part_shown(path, size)
     lengths = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    return Landscape(
-        across=across,
-        up=up,
-        losses=_measured(loss, layout, _grid(plane, across, up)).reshape(size, size),
-        steps=at,
-        path=path,
-        path_losses=_measured(loss, layout, points),
-        shadow_losses=_measured(loss, layout, plane.centre + shadows),
-        off_plane=np.linalg.norm(away - shadows, axis=1),
-        n_parameters=points.shape[1],
-        travelled=float(lengths.sum()),
-        explained=explained,
-        random_walk=random_walk_share(lengths),
-    )
+
+    def landscape(losses: np.ndarray) -> Landscape:
+        own, of_shadows, grid = np.split(_finite_or_infinite(losses), [len(points), 2 * len(points)])
+        return Landscape(
+            across=across,
+            up=up,
+            losses=grid.reshape(size, size),
+            steps=at,
+            path=path,
+            path_losses=own,
+            shadow_losses=of_shadows,
+            off_plane=np.linalg.norm(away - shadows, axis=1),
+            n_parameters=points.shape[1],
+            travelled=float(lengths.sum()),
+            explained=explained,
+            random_walk=random_walk_share(lengths),
+        )
+
+    def where() -> Iterator[Parameters]:
+        return map(layout.state, chain(points, (plane.centre + shadow for shadow in shadows), _grid(plane, across, up)))
+
+    return Survey(2 * len(points) + size**2, points.shape[1], where, landscape)
 
 
 def random_landscape(
@@ -125,23 +162,35 @@ def random_landscape(
     takes away, does not decide how flat the picture looks. Biases and the weights of norms stay (Li et al. 2018,
     section 4, and their code). Raises UsageError for parameters without a matrix, or a reach that is not above 0.
     """
+    return random_survey(state, step, size, reach, seed).measured(loss)
+
+
+def random_survey(state: Parameters, step: int = 0, size: int = SIZE, reach: float = 1.0, seed: int = 0) -> Survey:
+    """What there is to be measured for a `random_landscape`, which raises as this does: the state, and the grid."""
     if not 0 < reach < np.inf or size < 2:
         raise UsageError(f"reach must be a number above 0, and size 2 or more; got {reach} and {size}")
     layout = _Layout(state)
     plane = random_plane(state, seed)
     side = np.linspace(-reach, reach, size)
-    own = _measured(loss, layout, plane.centre[None])
-    return Landscape(
-        across=side,
-        up=side,
-        losses=_measured(loss, layout, _grid(plane, side, side)).reshape(size, size),
-        steps=np.array([step]),
-        path=np.zeros((1, 2)),
-        path_losses=own,
-        shadow_losses=own,
-        off_plane=np.zeros(1),
-        n_parameters=len(plane.centre),
-    )
+
+    def landscape(losses: np.ndarray) -> Landscape:
+        own, grid = np.split(_finite_or_infinite(losses), [1])
+        return Landscape(
+            across=side,
+            up=side,
+            losses=grid.reshape(size, size),
+            steps=np.array([step]),
+            path=np.zeros((1, 2)),
+            path_losses=own,
+            shadow_losses=own,
+            off_plane=np.zeros(1),
+            n_parameters=len(plane.centre),
+        )
+
+    def where() -> Iterator[Parameters]:
+        return map(layout.state, chain([plane.centre], _grid(plane, side, side)))
+
+    return Survey(1 + size**2, len(plane.centre), where, landscape)
 
 
 def principal_plane(points: np.ndarray) -> tuple[Plane, np.ndarray]:
@@ -258,18 +307,13 @@ class _Layout:
 
 
 def _grid(plane: Plane, across: np.ndarray, up: np.ndarray) -> Iterator[np.ndarray]:
-    """The plane's points row by row, one at a time: all of them at once would fill the memory."""
+    """The plane's points row by row."""
     return (plane.point(a, b) for b in up for a in across)
 
 
-def _measured(loss: Callable[[Parameters], float], layout: _Layout, points: Iterable[np.ndarray]) -> np.ndarray:
-    """The loss at each point, float64 (points,), infinity for what is not finite.
-
-    Threads cost more than they bring where a model is small, and changing their number for each loss as much again.
-    """
-    with threads_for(int(layout.ends[-1])):
-        losses = np.array([loss(layout.state(point)) for point in points], dtype=np.float64)
-    return np.where(np.isfinite(losses), losses, np.inf)
+def _finite_or_infinite(losses: np.ndarray) -> np.ndarray:
+    """float64, infinity for what is not finite."""
+    return np.where(np.isfinite(losses), losses, np.inf).astype(np.float64)
 
 
 def _part_shown(path: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,9 +18,11 @@ from starlette.routing import Route
 
 from glassgpt import __version__
 from glassgpt.serving.asked import Asked, read_asked
+from glassgpt.serving.digits import Digits
 from glassgpt.serving.events import Event, EventStream, Json, first_of, gone
 from glassgpt.serving.generation import MAX_NEW_TOKENS, Writing
 from glassgpt.serving.inside import MAX_ABLATION_TOKENS, MAX_TRACE_TOKENS, MOST_WANTED, PartsQuestion, Wanted
+from glassgpt.serving.landscape import LandscapeQuestion
 from glassgpt.serving.meaning import MOST_NEIGHBOURS, View, neighbours
 from glassgpt.serving.models import MAX_NUMBERS, MAX_STATES, Models, Served
 from glassgpt.serving.recipes import MOST_STEPS, recipe_asked
@@ -35,10 +37,10 @@ SECONDS_UNREAD = 30.0  # after which a job that nobody listens to is given up
 
 
 class Api:
-    """Models, trainings and jobs, and the routes that lead to them."""
+    """Models, trainings, lessons and jobs, and the routes that lead to them."""
 
     def __init__(self, models: Models) -> None:
-        self.models, self.trainings = models, Trainings(models)
+        self.models, self.trainings, self.digits = models, Trainings(models), Digits()
         self.jobs: OrderedDict[str, Job] = OrderedDict()
 
     def routes(self) -> list[Route]:
@@ -53,6 +55,8 @@ class Api:
             "project": self.project,
             "neighbours": self.neighbours,
             "red": self.red,
+            "landscape": self.landscape,
+            "lessons/digits": self.digit_net,
             "train": self.train,
             "train/{run}/{action}": self.steer,
         }
@@ -71,10 +75,12 @@ class Api:
     def close(self) -> None:
         """Give up all that is under way, so that every stream ends. It is not waited for."""
         self.trainings.close()
+        self.digits.close()
         self.models.close()
 
     def wait_until_closed(self) -> None:
         self.trainings.wait_until_closed()
+        self.digits.wait_until_closed()
         self.models.wait_until_closed()
 
     # ---- a model's answers ---------------------------------------------------------------------------------------
@@ -220,6 +226,11 @@ class Api:
             raise Refusal("missing", f"{training.id} keeps no frame of step {step}", "ask for one that its events name")
         return tensor_response({"logits": training.frames[step]}, {"run": training.id, "step": step})
 
+    # ---- lessons -------------------------------------------------------------------------------------------------
+
+    async def digit_net(self, request: Request) -> Response:
+        return await answer_of(self.digits.asked(await read_asked(request)), request)
+
     # ---- jobs ----------------------------------------------------------------------------------------------------
 
     async def red(self, request: Request) -> Response:
@@ -231,6 +242,12 @@ class Api:
     async def ablations(self, request: Request) -> Response:
         asked, served, step = await self._asked(request)
         question = PartsQuestion.asked(asked, served)
+        asked.nothing_else()
+        return self._begin(served.submit(lambda: question.answered(served, step)))
+
+    async def landscape(self, request: Request) -> Response:
+        asked, served, step = await self._asked(request)
+        question = LandscapeQuestion.asked(asked, served)
         asked.nothing_else()
         return self._begin(served.submit(lambda: question.answered(served, step)))
 
@@ -262,7 +279,9 @@ class Api:
         name = request.path_params["job"]
         if name not in self.jobs:
             raise Refusal(
-                "missing", f"there is no job {name[:40]!a}", "begin one with /api/v1/red or /api/v1/ablations"
+                "missing",
+                f"there is no job {name[:40]!a}",
+                "begin one with /api/v1/red, /api/v1/ablations or /api/v1/landscape",
             )
         return self.jobs[name]
 

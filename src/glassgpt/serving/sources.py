@@ -29,7 +29,7 @@ class Source:
     model is in the end; `read_tokenizer` its words, None if it has none. `ends`: the ids after which its texts end.
 
     `config`: None for a model that is no GPT. `steps`: which are kept; `step`: the one that was meant by RUN@STEP.
-    `sequence`: what it was trained on, if that is one short text.
+    `sequence`: what it was trained on, if that is one short text. `run`: the run that it is of.
     """
 
     ref: str
@@ -44,6 +44,7 @@ class Source:
     step: int | None = None
     sequence: str | None = None
     ends: frozenset[int] = frozenset()
+    run: Run | None = None
 
 
 def source_of(ref: str) -> Source:
@@ -80,6 +81,7 @@ def source_of_run(run: Run, title: str | None = None, ref: str | None = None) ->
         steps=run.steps,
         sequence=run.recipe["data"].get("sequence"),
         ends=frozenset(bundle.end_tokens),
+        run=run,
     )
 
 

@@ -16,11 +16,11 @@ from starlette.responses import Response
 
 from glassgpt.serving.events import to_json
 
-DTYPES = ("float32", "int32", "uint8")
+DTYPES = ("float64", "float32", "int32", "uint8")
 
 
 def tensor_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytes:
-    """Arrays of float32, int32 or uint8 by name, and what they are: texts as they are, anything else as JSON."""
+    """Arrays of one of DTYPES by name, and what they are: texts as they are, anything else as JSON."""
     for name, value in tensors.items():
         assert value.dtype.name in DTYPES, f"{name} is {value.dtype}"
     about = {name: value if isinstance(value, str) else to_json(value) for name, value in metadata.items()}
