@@ -69,7 +69,7 @@ const EN = {
   "lost.text": "It was under way when this page was loaded before, and the server was started anew since then. Its settings are still here.",
   "lost.again": "Train it again",
   awaited: "{name} is still being trained; another window began it. It is shown here as soon as it is done.",
-  strange: "{n} of the address's tokens are not in this model's vocabulary and were left out: it was probably made with another model.",
+  strange: "The address holds {n} tokens that are not in this model's vocabulary. They were left out; it was probably made with another model.",
   stray: "The address names the model {name}, which isn't served here. Another one is shown.",
   key: "Key",
   "key.title": "This server wants its key",
