@@ -15,6 +15,7 @@ import { savedIn, type Known } from "./lib/saved.ts";
 import { SavedApi } from "./lib/saved-api.ts";
 import { fromHash, PLACES, toHash, type ModelRef, type Place, type Route } from "./lib/route.ts";
 import { falling, PLAIN, shape, type Distribution } from "./lib/softmax.ts";
+import { bounded, grown, MOST_NODES, raised, rooted, within as treeWithin, type Search, type Tree } from "./lib/tree.ts";
 import { filled, LANGUAGES, STRINGS, type Key, type Language, type Values } from "./lib/strings.ts";
 import type { Theme } from "./lib/colour.ts";
 import { longRunWorker } from "./worker.ts";
@@ -98,8 +99,20 @@ class World {
 
   /** The whole text. Ids that the model lacks, as an address made with another one has them, are left out. */
   ids: number[] = $derived(within(this.route.ids, this.modelA?.vocab_size ?? Infinity));
+  /** How many were left out. */
+  nStrange = $derived(this.route.ids.length - this.ids.length);
   /** The text up to where it is looked at; what stands after that stays until something else is written. */
-  text: number[] = $derived(this.route.at === null ? this.ids : this.ids.slice(0, this.route.at));
+  text: number[] = $derived(
+    this.route.at === null ? this.ids : within(this.route.ids.slice(0, this.route.at), this.modelA?.vocab_size ?? Infinity),
+  );
+  /** The contexts that were visited since the prompt, and the tokens from there to where the text is looked at. */
+  tree: Tree = $derived.by(() => {
+    const [{ tree, ids }, V] = [this.route, this.modelA?.vocab_size ?? Infinity];
+    if (this.nStrange === 0) return treeWithin(tree, V);
+    const root = within(ids.slice(0, tree.root), V).length;
+    return grown(treeWithin({ ...tree, root }, V), this.ids.slice(root));
+  });
+  branch: number[] | null = $derived(this.text.length < this.tree.root ? null : this.text.slice(this.tree.root));
   /** The tokens that the model sees, and the number of the state if the context is full and states are few. */
   context: number[] = $derived(this.text.slice(-(this.modelA?.context_length ?? 1)));
   state: number | null = $derived(
@@ -208,11 +221,58 @@ class World {
     if (place === "inside" || place === "meaning") this.did(place);
   }
 
-  /** Set the text, and with it the context and the state. */
+  /** Set the text, and with it the context and the state. It is a new prompt: a new tree begins with it. */
   setIds(ids: readonly number[], how: "push" | "replace" = "push"): void {
     this.stopWalking();
     this.generator = null;
-    this.go({ ids: ids.slice(-LONGEST_TEXT), at: null }, how);
+    const kept = ids.slice(-LONGEST_TEXT);
+    this.settle({ ids: kept, at: null, tree: rooted(kept.length) }, how);
+  }
+
+  /** Go to a context: along the text where it leads there, else the text becomes this one. */
+  visit(ids: readonly number[]): void {
+    this.stopWalking();
+    this.generator = null;
+    const isAlong = ids.length < this.ids.length && ids.every((id, i) => id === this.ids[i]);
+    this.settle(isAlong ? { ids: this.ids, at: ids.length, tree: this.tree } : this.extended(ids), "push");
+  }
+
+  /** Write tokens after where the text is looked at. */
+  grow(tokens: readonly number[], how: "push" | "replace" = "push"): void {
+    this.generator = null;
+    this.settle(this.extended([...this.text, ...tokens]), how);
+  }
+
+  /** One token less; of the prompt too. */
+  shorten(): void {
+    this.settle(this.extended(this.text.slice(0, -1)), "push");
+  }
+
+  /** Let the tree begin anew where the text is looked at. */
+  beginTree(): void {
+    this.go({ ids: this.text, at: null, tree: rooted(this.text.length) });
+  }
+
+  showBeams(search: Search | null, how: "push" | "replace" = "push"): void {
+    this.go({ ids: this.ids, tree: { ...this.tree, search } }, how);
+  }
+
+  /** A text in the tree: the prompt is shortened if it has to be. A text that shares no token with it is a new prompt. */
+  private extended(ids: readonly number[]): Partial<Route> {
+    let { tree, ids: before } = this;
+    let common = 0;
+    while (common < tree.root && common < ids.length && ids[common] === before[common]) common++;
+    if (common === 0) tree = rooted(ids.length);
+    else if (tree.root - common > MOST_NODES) tree = rooted(common);
+    else if (common < tree.root) tree = raised(tree, before.slice(common, tree.root));
+    const path = ids.slice(tree.root);
+    tree = bounded(grown(tree, path), path);
+    const cut = Math.max(0, ids.length - LONGEST_TEXT);
+    return { ids: ids.slice(cut), at: null, tree: cut < tree.root ? { ...tree, root: tree.root - cut } : rooted(ids.length - cut) };
+  }
+
+  private settle(changes: Partial<Route>, how: "push" | "replace"): void {
+    this.go(changes, how);
     const { state, chainA, modelA } = this;
     if (state === null || !modelA) return;
     this.did("context");
@@ -226,14 +286,15 @@ class World {
   }
 
   append(token: number): void {
-    this.setIds([...this.text, token]);
+    this.stopWalking();
+    this.grow([token]);
   }
 
   /** Look at the text as it was after so many tokens. */
   lookAt(count: number): void {
     this.stopWalking();
     this.generator = null;
-    this.go({ at: count >= this.ids.length ? null : Math.max(1, count) }, "replace");
+    this.go({ ids: this.ids, tree: this.tree, at: count >= this.ids.length ? null : Math.max(1, count) }, "replace");
   }
 
   choose(which: "a" | "b", ref: ModelRef | null): void {
@@ -242,7 +303,7 @@ class World {
     if (which === "b" && ref) this.did("compare");
     this.go(changes);
     const after = this.modelA;
-    if (which === "a" && before && after && before.vocab_size !== after.vocab_size) this.go({ ids: [], at: null, red: [], pattern: [] }, "replace");
+    if (which === "a" && before && after && before.vocab_size !== after.vocab_size) this.go({ ids: [], at: null, tree: rooted(0), red: [], pattern: [] }, "replace");
     if (which === "a" && after) this.did(after.n_states === null ? "real" : after.n_states > 64 ? "map" : null);
   }
 
@@ -336,7 +397,7 @@ class World {
     if (this.walking <= 0) return;
     if (distributionA && this.generator) {
       const token = draw(distributionA.probs, this.generator.uniform());
-      this.go({ ids: [...this.text, token].slice(-LONGEST_TEXT), at: null }, isFirst ? "push" : "replace");
+      this.go(this.extended([...this.text, token]), isFirst ? "push" : "replace");
       this.walking -= 1;
     }
     const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -695,13 +756,18 @@ class World {
   }
 
   private logitsOf(ref: ModelRef | null, model: ModelInfo | null): Float32Array | null {
-    if (!ref || !model || this.context.length === 0) return null;
+    return this.logitsAfter(ref, model, this.context);
+  }
+
+  /** The logits after a text, if they are here already. */
+  logitsAfter(ref: ModelRef | null, model: ModelInfo | null, ids: readonly number[]): Float32Array | null {
+    if (!ref || !model || ids.length === 0) return null;
+    const { vocab_size: V, context_length, n_states } = model;
+    const context = ids.slice(-context_length);
     const chain = this.chains.get(keyOf(ref));
-    const V = model.vocab_size;
-    if (chain && this.state !== null && chain.logits.length === model.n_states! * V) {
-      return chain.logits.subarray(this.state * V, (this.state + 1) * V);
-    }
-    return this.replies.get(replyKey(ref, this.context)) ?? null;
+    const state = n_states === null ? null : numberOf(context, V, context_length);
+    if (chain && state !== null && chain.logits.length === n_states! * V) return chain.logits.subarray(state * V, (state + 1) * V);
+    return this.replies.get(replyKey(ref, context)) ?? null;
   }
 }
 

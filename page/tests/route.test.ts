@@ -1,13 +1,31 @@
 import { describe, expect, test } from "vitest";
 import { fromHash, HOME, toHash, type Route } from "../src/lib/route.ts";
+import { grown, MOST_NODES, rooted } from "../src/lib/tree.ts";
 
 const BUSY: Route = {
   place: "tokens",
   a: { id: "baby", step: 50 },
   b: { id: "odd@name@7", step: null },
   shown: "difference",
-  ids: [464, 3290, 0],
+  ids: [464, 3290, 0, 12, 7],
   at: 2,
+  tree: {
+    root: 2,
+    nodes: [
+      { parent: 0, token: 0 },
+      { parent: 0, token: 11 },
+      { parent: 1, token: 12 },
+      { parent: 3, token: 7 },
+      { parent: 1, token: 5 },
+    ],
+    left: 3,
+    search: { path: [0], beams: 4, tokens: 12 },
+  },
+  scale: "prompt",
+  way: "beam",
+  ahead: 12,
+  beams: 8,
+  depth: 20,
   sampler: { temperature: 0.8, topK: 5, topP: 0.95 },
   seed: 7,
   overlay: "entropy",
@@ -26,12 +44,13 @@ const BUSY: Route = {
 describe("the address", () => {
   test("says what was chosen, and nothing that is as usual", () => {
     expect(toHash(HOME)).toBe("#/chain");
-    const hash = toHash({ ...HOME, a: { id: "baby", step: 50 }, ids: [1, 0, 1], sampler: { ...HOME.sampler, temperature: 0.8 }, seed: 7 });
+    const hash = toHash({ ...HOME, a: { id: "baby", step: 50 }, ids: [1, 0, 1], tree: rooted(3), sampler: { ...HOME.sampler, temperature: 0.8 }, seed: 7 });
     expect(hash).toBe("#/chain?m=baby@50&ctx=101&T=0.8&seed=7");
   });
 
   test("read again it is the same", () => {
-    for (const route of [HOME, BUSY, { ...BUSY, ids: [7], at: null }, { ...BUSY, ids: [12], at: null }, { ...BUSY, b: null, shown: "a" as const }]) {
+    const one = { at: null, tree: rooted(1) };
+    for (const route of [HOME, BUSY, { ...BUSY, ...one, ids: [7] }, { ...BUSY, ...one, ids: [12] }, { ...BUSY, b: null, shown: "a" as const }]) {
       expect(fromHash(toHash(route))).toEqual(route);
     }
   });
@@ -66,6 +85,36 @@ describe("the address", () => {
   test("a place in the text lies inside it", () => {
     expect(fromHash("#/tokens?ctx=101&at=2").at).toBe(2);
     for (const at of ["3", "0", "-1", "x"]) expect(fromHash(`#/tokens?ctx=101&at=${at}`).at).toBeNull();
+  });
+
+  test("a text that went one way says all of its tree; a branch is spelt", () => {
+    const route: Route = { ...HOME, place: "tokens", ids: [3, 1, 4, 1], tree: grown(rooted(2), [4, 1]) };
+    expect(toHash(route)).toBe("#/tokens?ctx=3141&from=2");
+    expect(fromHash(toHash(route))).toEqual(route);
+    const branched = { ...route, tree: grown(route.tree, [4, 5]) };
+    expect(toHash(branched)).toBe("#/tokens?ctx=3141&from=2&tree=0.4.1*1.5");
+    expect(fromHash(toHash(branched))).toEqual(branched);
+  });
+
+  test("of a long text the tree stays the same, and one that began before what the address holds is left out", () => {
+    const ids = Array.from({ length: 1000 }, (_, i) => i % 3);
+    const tree = grown(grown(rooted(990), ids.slice(990)), [7, 7]);
+    const read = fromHash(toHash({ ...HOME, ids, tree }));
+    expect(read.tree).toEqual({ ...tree, root: read.ids.length - 10 });
+    const long = fromHash(toHash({ ...HOME, ids, tree: { ...tree, root: 10 } }));
+    expect(long.tree).toEqual(rooted(long.ids.length));
+  });
+
+  test("a tree of any address is small, and holds the text", () => {
+    const ids = "1".repeat(100_000);
+    expect(fromHash(`#/tokens?ctx=${ids}&from=1`).tree).toMatchObject({ root: 100_000 - MOST_NODES, left: 0 });
+    expect(fromHash("#/tokens?ctx=123&from=1&tree=0.9.9*7.1").tree).toEqual(grown(rooted(1), [2, 3])); // no node 7
+    expect(fromHash("#/tokens?ctx=123&from=1&tree=0.9~2").tree).toEqual({ ...grown(grown(rooted(1), [9]), [2, 3]), left: 2 });
+    for (const text of ["x", "0", "0.", "0.1*", "*", "-1.2", "0.1e3", "0.1*0.9999999999", "~x"]) {
+      expect(fromHash(`#/tokens?ctx=123&from=2&tree=${text}`).tree.root).toBe(2);
+    }
+    for (const text of ["4.12", "0.1.0", "4.0.0", "4.12.9", "x"]) expect(fromHash(`#/tokens?ctx=123&search=${text}`).tree.search).toBeNull();
+    expect(fromHash("#/tokens?ctx=123&search=4.12.0").tree.search).toEqual({ beams: 4, tokens: 12, path: [] });
   });
 
   test("a lesson is set by short plain words only", () => {

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from glassgpt.decoding.beam import beam_search, largest
+from glassgpt.decoding.beam import beam_search, beam_steps, largest
 from glassgpt.decoding.generate import generate
 from glassgpt.decoding.processors import TopK
 from glassgpt.decoding.shaped import Shaped
@@ -114,6 +114,55 @@ def test_largest_is_a_stable_sort_cut_off():
 
 def test_no_new_tokens_are_no_beams():
     assert beam_search(trigram(), [0], 0, 3) == []
+
+
+@pytest.mark.parametrize("end", [None, 0, (1, 2)])
+@pytest.mark.parametrize("penalty", [0.0, 1.0, -1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_beam_goes_on_ends_or_is_dropped(seed, penalty, end):
+    model = trigram(seed, 4)
+    options = {"length_penalty": penalty, "end_token": end}
+    steps = list(beam_steps(model, [0, 1], 6, 3, **options))
+    assert list(steps[-1].finished) == beam_search(model, [0, 1], 6, 3, **options)
+    assert steps[-1].running == () and all(step.running for step in steps[:-1])
+    running, finished = {()}, set()
+    for length, step in enumerate(steps, 1):
+        now, dropped = {beam.tokens for beam in step.running}, {beam.tokens for beam in step.dropped}
+        ended = {beam.tokens for beam in step.finished}
+        assert {len(text) for text in now} <= {length} and {text[:-1] for text in now} <= running
+        # What ran and isn't dropped is the beginning of something; what was finished is so still, or is dropped.
+        longer = now | ended | {text for text in dropped if len(text) == length}
+        assert running - dropped == {text[: length - 1] for text in longer if len(text) == length}
+        assert finished - dropped <= ended and not dropped & (now | ended)
+        for beam in (*step.running, *step.dropped, *step.finished):
+            text, logprob = [0, 1], 0.0
+            for token in beam.tokens:
+                logprob += float(model.next_token_logits([text])[0, token])
+                text.append(token)
+            assert beam.logprob == pytest.approx(logprob) == pytest.approx(math.fsum(beam.logprobs))
+        running, finished = now, ended
+    assert steps[0].dropped == () or len(steps) == 1
+
+
+def test_a_beam_is_dropped_where_its_continuations_are_outdone():
+    """Of the beams 1 and 2 the two likeliest continuations are both of 1."""
+    table = np.log([[1e-9, 0.6, 0.4], [0.2, 0.4, 0.4], [0.02, 0.49, 0.49]])
+
+    class Order1(LanguageModel):
+        vocab_size, context_length = 3, 1
+
+        def next_token_logits(self, contexts):
+            return table[np.asarray(contexts)[:, -1]]
+
+    first, second = beam_steps(Order1(), [0], 2, 2)
+    assert [beam.tokens for beam in first.running] == [(1,), (2,)] and first.dropped == ()
+    assert [beam.tokens for beam in second.finished] == [(1, 1), (1, 2)]
+    assert [(beam.tokens, round(math.exp(beam.logprob), 9)) for beam in second.dropped] == [((2,), 0.4)]
+
+
+def test_a_search_is_refused_before_its_first_step():
+    with pytest.raises(UsageError):
+        beam_steps(trigram(), [0], 3, 0)
 
 
 @pytest.mark.parametrize(

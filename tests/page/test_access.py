@@ -27,6 +27,8 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "tokens, empty": ("tokens?m=base", "text=No text yet"),
     "tokens, baby": (f"tokens?{BABY}&T=0.5", "g.bar-row"),
     "tokens, words and cuts": (f"tokens?{WORDS}&T=1.5&k=12&p=0.8", "g.bar-row >> nth=19"),
+    "tokens, a tree": (f"tokens?{WORDS}&from=2&tree=0.105.290*1.259*0.46.46", "#tree g.visited >> nth=4"),
+    "tokens, beams": (f"tokens?{WORDS}&from=3&way=beam&of=prompt&search=3.5.1", "#tree g.kept"),
     "inside, empty": ("inside?m=base", "text=No text yet"),
     "inside, words": (f"inside?{WORDS}", "table.lens button"),
     "inside, baby": (f"inside?{BABY}", "table.lens button"),
@@ -141,6 +143,10 @@ def test_axe_finds_nothing_in_what_opens(page, site, axe):
     for summary in page.locator("main summary").all():
         summary.click()
     wrong += both_themes(axe, page, "tables of numbers")
+    visit(page, site, "tokens, a tree")
+    page.locator("#tree summary").click()
+    expect(page.get_by_role("navigation", name="As a list")).to_be_visible()
+    wrong += both_themes(axe, page, "a tree as a list")
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     wrong += both_themes(axe, page, "list of keys")
@@ -181,7 +187,15 @@ def test_axe_finds_nothing_when_something_fails(page, site, axe, watch):
 
 
 @pytest.mark.parametrize(
-    "view", ["chain, a state", "tokens, words and cuts", "red, a pattern", "lessons, digits", "lessons, landscape"]
+    "view",
+    [
+        "chain, a state",
+        "tokens, words and cuts",
+        "tokens, beams",
+        "red, a pattern",
+        "lessons, digits",
+        "lessons, landscape",
+    ],
 )
 def test_chinese(view, page, site, axe, watch):
     visit(page, site, view)
@@ -225,6 +239,7 @@ def test_what_can_be_pressed_is_large_enough(page, site):
     views = (
         "chain, a state",
         "tokens, words and cuts",
+        "tokens, beams",
         "inside, words",
         "red, marked",
         "red, a pattern",

@@ -43,7 +43,17 @@ export interface ModelInfo {
 export interface Info {
   version: string;
   models: ModelInfo[];
-  limits: { max_states: number; max_trace_tokens: number; max_ablation_tokens?: number; max_new_tokens: number; max_train_steps?: number };
+  limits: {
+    max_states: number;
+    max_trace_tokens: number;
+    max_ablation_tokens?: number;
+    max_new_tokens: number;
+    max_train_steps?: number;
+    max_beams?: number;
+    max_beam_tokens?: number;
+    max_logits?: number;
+    max_scored_tokens?: number;
+  };
 }
 
 export interface Piece {
@@ -71,6 +81,22 @@ export interface TokenEvent {
   entropy: number;
   top: [number, number, string][];
 }
+
+/** New tokens that follow a text, each one's log-probability by the model itself, and their sum. */
+export interface FoundBeam {
+  ids: number[];
+  pieces: string[];
+  logprobs: number[];
+  logprob: number;
+  score: number;
+  /** Why it ended, once the search is over: after a token that ends texts, or because it is long enough. */
+  reason?: "stop" | "length";
+}
+
+export type BeamEvent =
+  /** After one more token: what goes on, what was given up at this step, and the best that have ended. */
+  | { name: "step"; running: FoundBeam[]; dropped: FoundBeam[]; finished: FoundBeam[] }
+  | { name: "done"; beams: FoundBeam[] };
 
 export type TrainEvent =
   /** `step` updates were made, and this was the loss before the next one. */
@@ -160,6 +186,18 @@ export class Api {
     return floats(await this.tensors("/next", { ...named(model), ids }, signal), "logits");
   }
 
+  /** The logits after each of the last tokens of a text, the newest in the end. */
+  async nextEach(model: ModelRef, ids: readonly number[], last: number, signal?: AbortSignal): Promise<Float32Array[]> {
+    const all = floats(await this.tensors("/next", { ...named(model), ids, last }, signal), "logits");
+    return Array.from({ length: last }, (_, i) => all.subarray((i * all.length) / last, ((i + 1) * all.length) / last));
+  }
+
+  /** The log-probability of each token after those before it; null for the first, and for what is impossible. */
+  async score(model: ModelRef, ids: readonly number[], signal?: AbortSignal): Promise<(number | null)[]> {
+    const reply = await this.ask("POST", "/score", { ...named(model), ids }, signal);
+    return ((await reply.json()) as { logprobs: (number | null)[] }).logprobs;
+  }
+
   async chain(model: ModelRef, signal?: AbortSignal): Promise<ChainReply> {
     const file = await this.tensors("/chain", named(model), signal);
     const counts = file.tensors.counts;
@@ -194,6 +232,17 @@ export class Api {
     const body = { ...named(model), ...spelled(sampler), ...more };
     for await (const { name, data } of this.events("POST", "/generate", body, signal)) {
       if (name === "token") yield data as unknown as TokenEvent;
+    }
+  }
+
+  /** The likeliest texts that a beam search finds, by the model itself; no sampler has a say. */
+  async *beams(
+    model: ModelRef,
+    more: { ids: readonly number[]; max_new_tokens: number; n_beams: number },
+    signal?: AbortSignal,
+  ): AsyncGenerator<BeamEvent> {
+    for await (const { name, data } of this.events("POST", "/beams", { ...named(model), ...more }, signal)) {
+      if (name === "step" || name === "done") yield { name, ...data } as unknown as BeamEvent;
     }
   }
 

@@ -9,15 +9,20 @@
 
 import { readPart, spellPart, type Part } from "./ablation.ts";
 import { PLAIN, type Sampler } from "./softmax.ts";
+import { bounded, grown, isPath, MOST_NODES, readSearch, readTree, rooted, spelled, spelledSearch, type Tree } from "./tree.ts";
+import type { Scale } from "./tree-layout.ts";
 
 export const PLACES = ["chain", "tokens", "inside", "meaning", "red", "lessons"] as const;
 export const OVERLAYS = ["none", "data", "stationary", "entropy", "red"] as const;
 export const SHOWN = ["a", "b", "both", "difference"] as const;
+export const WAYS = ["draw", "greedy", "beam"] as const;
+export const SCALES = ["step", "prompt"] as const satisfies readonly Scale[];
 export const LESSONS = ["letters", "temperature", "fits", "activations", "attractors", "digits", "landscape", "parentheses"] as const;
 
 export type Place = (typeof PLACES)[number];
 export type Overlay = (typeof OVERLAYS)[number];
 export type Shown = (typeof SHOWN)[number];
+export type Way = (typeof WAYS)[number];
 export type Lesson = (typeof LESSONS)[number];
 
 /** A model, and the training step at which it is looked at (null: as it is in the end). */
@@ -35,6 +40,15 @@ export interface Route {
   ids: number[];
   /** How many of them are looked at; null for all. */
   at: number | null;
+  /** The contexts that were visited since the prompt. The text is a path of it. */
+  tree: Tree;
+  /** What the widths of its branches are shares of. */
+  scale: Scale;
+  /** How to write on: drawn, always the likeliest, or by a search; how far; and how many beams and how far with those. */
+  way: Way;
+  ahead: number;
+  beams: number;
+  depth: number;
   sampler: Sampler;
   seed: number;
   overlay: Overlay;
@@ -61,6 +75,9 @@ export const LARGEST_SEED = 2 ** 32 - 1;
 export const LONGEST_HORIZON = 1000;
 export const LONGEST_PATTERN = 64;
 export const MOST_WALKS = 10_000;
+export const MOST_AHEAD = 2048;
+export const MOST_BEAMS = 32;
+export const MOST_DEPTH = 256;
 const MOST_IDS = 400; // of a text that is longer only the end is in the address
 const MOST_KNOBS = 12;
 
@@ -71,6 +88,12 @@ export const HOME: Route = {
   shown: "a",
   ids: [],
   at: null,
+  tree: rooted(0),
+  scale: "step",
+  way: "draw",
+  ahead: 40,
+  beams: 4,
+  depth: 8,
   sampler: PLAIN,
   seed: 1,
   overlay: "none",
@@ -93,8 +116,15 @@ export function toHash(route: Route): string {
   if (route.b) query.set("b", spellRef(route.b));
   if (route.b && route.shown !== "a") query.set("show", route.shown);
   if (route.ids.length > 0) query.set("ctx", spellIds(route.ids.slice(-MOST_IDS)));
-  const at = route.at === null ? 0 : route.at - Math.max(0, route.ids.length - MOST_IDS);
+  const cut = Math.max(0, route.ids.length - MOST_IDS);
+  const at = route.at === null ? 0 : route.at - cut;
   if (at > 0) query.set("at", String(at));
+  for (const [name, value] of spellTree(route, cut)) query.set(name, value);
+  if (route.scale !== HOME.scale) query.set("of", route.scale);
+  if (route.way !== HOME.way) query.set("way", route.way);
+  if (route.ahead !== HOME.ahead) query.set("ahead", String(route.ahead));
+  if (route.beams !== HOME.beams) query.set("beams", String(route.beams));
+  if (route.depth !== HOME.depth) query.set("depth", String(route.depth));
   if (temperature !== PLAIN.temperature) query.set("T", String(temperature));
   if (topK !== PLAIN.topK) query.set("k", String(topK));
   if (topP !== PLAIN.topP) query.set("p", String(topP));
@@ -126,6 +156,12 @@ export function fromHash(hash: string): Route {
     shown: b ? oneOf(SHOWN, query.get("show"), "a") : "a",
     ids,
     at: Math.trunc(number(query.get("at"), 1, ids.length - 1, 0)) || null,
+    tree: readTreeOf(query, ids),
+    scale: oneOf(SCALES, query.get("of"), HOME.scale),
+    way: oneOf(WAYS, query.get("way"), HOME.way),
+    ahead: Math.trunc(number(query.get("ahead"), 1, MOST_AHEAD, HOME.ahead)),
+    beams: Math.trunc(number(query.get("beams"), 1, MOST_BEAMS, HOME.beams)),
+    depth: Math.trunc(number(query.get("depth"), 1, MOST_DEPTH, HOME.depth)),
     sampler: {
       temperature: number(query.get("T"), 0, 100, PLAIN.temperature),
       topK: Math.trunc(number(query.get("k"), 0, 1e7, PLAIN.topK)),
@@ -144,6 +180,25 @@ export function fromHash(hash: string): Route {
     lesson: oneOf(LESSONS, query.get("lesson"), HOME.lesson),
     knobs: readKnobs(query),
   };
+}
+
+/** Where the prompt ends, unless nothing follows it; the tree, unless the text is all of it; the search. */
+function spellTree({ ids, tree }: Route, cut: number): [string, string][] {
+  const root = tree.root - cut;
+  if (root < 1 || root > ids.length - cut) return []; // more was visited than the address holds
+  const found: [string, string][] = [];
+  if (root < ids.length - cut) found.push(["from", String(root)]);
+  if (!isPath(tree, ids.slice(tree.root))) found.push(["tree", spelled(tree)]);
+  const search = spelledSearch(tree);
+  if (search) found.push(["search", search]);
+  return found;
+}
+
+function readTreeOf(query: URLSearchParams, ids: readonly number[]): Tree {
+  const root = Math.max(Math.trunc(number(query.get("from"), 1, ids.length, ids.length)), ids.length - MOST_NODES);
+  const text = query.get("tree");
+  const tree = bounded(grown((text && readTree(text, root)) || rooted(root), ids.slice(root)), ids.slice(root));
+  return { ...tree, search: readSearch(query.get("search"), tree) };
 }
 
 /** "baby@50". A model's name may hold an @ itself, so the last one counts, and only before a number. */

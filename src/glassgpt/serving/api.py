@@ -17,7 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from glassgpt import __version__
+from glassgpt.evaluation.score import score
 from glassgpt.serving.asked import Asked, read_asked
+from glassgpt.serving.beams import MOST_BEAMS, MOST_TOKENS, Search
 from glassgpt.serving.digits import Digits
 from glassgpt.serving.events import Event, EventStream, Json, first_of, gone
 from glassgpt.serving.generation import MAX_NEW_TOKENS, Writing
@@ -25,9 +27,11 @@ from glassgpt.serving.inside import MAX_ABLATION_TOKENS, MAX_TRACE_TOKENS, MOST_
 from glassgpt.serving.landscape import LandscapeQuestion
 from glassgpt.serving.meaning import MOST_NEIGHBOURS, View, neighbours
 from glassgpt.serving.models import MAX_NUMBERS, MAX_STATES, Models, Served
+from glassgpt.serving.reading import MOST_LOGITS, MOST_SCORED, last_asked, logits_after_each
 from glassgpt.serving.recipes import MOST_STEPS, recipe_asked
 from glassgpt.serving.red import RedQuestion
 from glassgpt.serving.refusals import Cancelled, Refusal, answering
+from glassgpt.serving.sampler import finite
 from glassgpt.serving.tensors import as_float32, tensor_response
 from glassgpt.serving.training import Trainings
 from glassgpt.serving.worker import Job
@@ -50,6 +54,8 @@ class Api:
             "next": self.next,
             "chain": self.chain,
             "generate": self.generate,
+            "beams": self.beams,
+            "score": self.score,
             "trace": self.trace,
             "ablations": self.ablations,
             "project": self.project,
@@ -91,6 +97,10 @@ class Api:
             "max_trace_tokens": MAX_TRACE_TOKENS,
             "max_ablation_tokens": MAX_ABLATION_TOKENS,
             "max_new_tokens": MAX_NEW_TOKENS,
+            "max_beams": MOST_BEAMS,
+            "max_beam_tokens": MOST_TOKENS,
+            "max_logits": MOST_LOGITS,
+            "max_scored_tokens": MOST_SCORED,
             "max_train_steps": MOST_STEPS,
         }
         models = [served.about() for served in self.models.all_of_them()]
@@ -121,14 +131,22 @@ class Api:
         return await answer_of(served.submit(work), request)
 
     async def next(self, request: Request) -> Response:
-        """Of a text longer than the model's context its end counts, as for the model."""
+        """The logits (V,) of what follows, or with "last" (last, V): after each of the last tokens.
+
+        Of a text longer than the model's context its end counts, as for the model.
+        """
         asked, served, step = await self._asked(request)
         ids = asked.ids("ids", served.source.vocab_size)
+        last = last_asked(asked, len(ids), served.source.vocab_size)
         asked.nothing_else()
         context = ids[-served.source.context_length :]
 
         def work() -> Response:
-            (logits,) = np.asarray(served.model(step).next_token_logits([context]))
+            model = served.model(step)
+            if last is None:
+                (logits,) = np.asarray(model.next_token_logits([context]))
+            else:
+                logits = logits_after_each(model, ids, last)
             return tensor_response({"logits": as_float32(logits)}, about(served, step) | {"ids": context})
 
         return await answer_of(served.submit(work), request)
@@ -156,6 +174,25 @@ class Api:
         asked.nothing_else()
         job = served.submit(lambda: writing.written(served, step))
         return EventStream(job.events, on_leave=job.cancel)
+
+    async def beams(self, request: Request) -> Response:
+        asked, served, step = await self._asked(request)
+        search = Search.asked(asked, served.source.vocab_size)
+        asked.nothing_else()
+        job = served.submit(lambda: search.found(served, step))
+        return EventStream(job.events, on_leave=job.cancel)
+
+    async def score(self, request: Request) -> Response:
+        """The log-probability of each token after those before it; null for the first, and for what is impossible."""
+        asked, served, step = await self._asked(request)
+        ids = asked.ids("ids", served.source.vocab_size, most=MOST_SCORED)
+        asked.nothing_else()
+
+        def work() -> Response:
+            logprobs = score(served.model(step), ids, stride=1).logprobs
+            return Json({"logprobs": [None if value is None else finite(value) for value in logprobs]})
+
+        return await answer_of(served.submit(work), request)
 
     async def trace(self, request: Request) -> Response:
         asked, served, step = await self._asked(request)

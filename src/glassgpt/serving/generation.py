@@ -46,7 +46,7 @@ class Writing:
 
         The events' texts join to that text: bytes of a character that is not whole yet wait for the next token.
         """
-        names, ends = served.names, self._ends(served)
+        names, ends = served.names, ends_of(served)
         model = Overheard(served.model(step))
         rng = np.random.default_rng(self.seed)
         processors = self.sampling.processors()
@@ -62,9 +62,11 @@ class Writing:
         reason = "stop" if ids and ids[-1] in ends else "length"
         return {"ids": ids, "text": text + cutter.finish(), "reason": reason}
 
-    def _ends(self, served: Served) -> frozenset[int]:
-        own = {*served.source.ends, getattr(served.names.tokenizer, "end_token", None)}
-        return frozenset(end for end in own if end is not None and end < served.source.vocab_size)
+
+def ends_of(served: Served) -> frozenset[int]:
+    """The tokens after which a text of this model ends."""
+    own = {*served.source.ends, getattr(served.names.tokenizer, "end_token", None)}
+    return frozenset(end for end in own if end is not None and end < served.source.vocab_size)
 
 
 class Overheard(LanguageModel):
