@@ -29,6 +29,7 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "tokens, words and cuts": (f"tokens?{WORDS}&T=1.5&k=12&p=0.8", "g.bar-row >> nth=19"),
     "inside, empty": ("inside?m=base", "text=No text yet"),
     "inside, words": (f"inside?{WORDS}", "table.lens button"),
+    "inside, a head off": (f"inside?{WORDS}&off=1.0&L=1", "text=Strongest heads"),
     "inside, baby": (f"inside?{BABY}", "table.lens button"),
     "meaning, words": (f"meaning?{WORDS}", "ol.steps > li"),
     "meaning, empty": ("meaning?m=base", "g.dot"),
