@@ -8,6 +8,8 @@ from matplotlib import pyplot, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.necklace_plan import plan_necklaces
+from glassgpt.figures.necklaces import necklaces
 from glassgpt.figures.ring_plan import plan_ring
 from glassgpt.figures.state_graph import draw_before_after, draw_state_graph, graph_from_tables
 
@@ -189,3 +191,67 @@ def test_drawing_leaves_pyplot_and_its_settings_alone():
     draw_state_graph(some_graph(2, [3]))
     assert pyplot.get_fignums() == []
     assert dict(rcParams) == before
+
+
+# ---- necklaces -------------------------------------------------------------------------------------------------------
+
+NECKLACES = {"8": (2, [3]), "9": (3, [2]), "16": (2, [4]), "64 of two": (2, [6]), "64 of four": (4, [3])}
+
+
+@pytest.mark.parametrize("size", NECKLACES)
+def test_a_necklace_has_all_states_and_arrows_and_its_names_inside(size):
+    graph = some_graph(*NECKLACES[size], red=[1])
+    figure = draw_state_graph(graph, "a title", layout="necklace")
+    assert len(parts(figure, "edge-")) == len(graph.edges)
+    assert len(parts(figure, "label-")) == (len(graph.edges) if len(graph.edges) <= 48 else 0)
+    for name, node in zip(*(boxes(figure, parts(figure, kind)) for kind in ("name-", "state-")), strict=True):
+        assert node.x0 < name.x0 and name.x1 < node.x1
+    width, height = figure.get_size_inches() * figure.dpi
+    for box in boxes(figure, [*parts(figure, "edge-"), *parts(figure, "label-"), *figure.texts]):
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+    assert "rotations of one another" in figure.texts[-1].get_text().replace("\n", " ")
+
+
+@pytest.mark.parametrize("size", ["8", "9", "16"])
+def test_on_a_necklace_no_label_covers_another_or_a_node(size):
+    figure = draw_state_graph(some_graph(*NECKLACES[size]), layout="necklace")
+    labels = boxes(figure, parts(figure, "label-"))
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(labels, 2))
+    for node in boxes(figure, parts(figure, "state-")):
+        x, y = (node.x0 + node.x1) / 2, (node.y0 + node.y1) / 2
+        for label in labels:
+            away = np.hypot(max(label.x0 - x, 0, x - label.x1), max(label.y0 - y, 0, y - label.y1))
+            assert away > node.width / 2
+
+
+@pytest.mark.parametrize("size", ["8", "16", "64 of two"])
+def test_arrows_of_the_pure_shift_run_along_their_ring(size):
+    """And where there are few, none runs through a state that isn't its own."""
+    vocab_size, (length,) = NECKLACES[size]
+    graph = some_graph(vocab_size, [length])
+    plan = plan_necklaces(graph)
+    curves = {(e.source, e.target): curve for e, curve in zip(graph.edges, plan.curves, strict=True)}
+    for ring in necklaces(vocab_size, length):
+        if len(ring) == 1:
+            continue
+        centre = plan.positions[ring].mean(axis=0)
+        for source, target in zip(ring, [*ring[1:], ring[0]], strict=True):
+            away = np.hypot(*(curves[source, target] - centre).T)
+            np.testing.assert_allclose(away, np.hypot(*(plan.positions[source] - centre)), rtol=1e-3)
+    for (source, target), curve in curves.items():
+        others = np.delete(plan.positions, [source, target], axis=0)
+        away = np.hypot(*(curve[:, None] - others[None]).transpose(2, 0, 1))
+        assert away.min() > plan.node_radius or len(plan.positions) > 16
+
+
+def test_a_necklace_of_contexts_that_still_grow_is_refused():
+    with pytest.raises(UsageError, match="leave out --every-length"):
+        draw_state_graph(some_graph(2, [1, 2, 3]), layout="necklace")
+    with pytest.raises(UsageError, match="ring or necklace"):
+        draw_state_graph(some_graph(2, [3]), layout="spiral")
+
+
+def test_before_and_after_stand_alike_on_necklaces():
+    figure = draw_before_after(some_graph(2, [3], seed=1), some_graph(2, [3], seed=2), layout="necklace")
+    left, right = (np.array([text.get_position() for text in axes.texts]) for axes in figure.axes)
+    assert np.abs(left - right).max() < 0.08

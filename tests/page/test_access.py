@@ -31,6 +31,7 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "tokens, beams": (f"tokens?{WORDS}&from=3&way=beam&of=prompt&search=3.5.1", "#tree g.kept"),
     "inside, empty": ("inside?m=base", "text=No text yet"),
     "inside, words": (f"inside?{WORDS}", "table.lens button"),
+    "inside, a head off": (f"inside?{WORDS}&off=1.0&L=1", "text=Strongest heads"),
     "inside, baby": (f"inside?{BABY}", "table.lens button"),
     "meaning, words": (f"meaning?{WORDS}", "ol.steps > li"),
     "meaning, empty": ("meaning?m=base", "g.dot"),

@@ -14,6 +14,8 @@ from tests.page.written import agrees, bar, bits, fixed, from_log, hundredth, pe
 
 import glassgpt
 from glassgpt.decoding.processors import apply, processors
+from glassgpt.figures.ablation import likeliest_of_both
+from glassgpt.models.ablation import Part, ablated_logits, ablations
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.numerics import log_softmax
@@ -210,6 +212,56 @@ def test_what_each_token_cost_while_it_was_written(open_page, base):
     for at in range(len(ids), len(text)):
         logprob = log_softmax(model.next_token_logits([text[:at]])[0])[text[at]]
         assert agrees(costs[at], -bits(float(logprob)), lambda x: fixed(x, 1)), (costs, at)
+
+
+def test_what_is_lost_without_each_head_and_mlp(open_page, base):
+    """The cells of the map, and of one head the bars before and after with their difference."""
+    model, words = glassgpt.load(str(base))
+    ids = words.encode("Mira has a")
+    page = open_page(address("inside", "base", ctx=".".join(map(str, ids)), off="1.0"))
+    found, units = ablations(model, ids), {"bits": 1.0, "millibits": 1e3, "microbits": 1e6}
+    cells = page.get_by_role("group", name="Every head and MLP").get_by_role("button")
+
+    def check_cells():
+        told = [cell.get_attribute("aria-label") for cell in cells.all()]
+        assert len(told) == found.heads.size + found.mlps.size
+        for at, text in enumerate(told):
+            layer, head = divmod(at, model.config.n_head + 1)
+            is_mlp = head == model.config.n_head
+            name = f"the MLP of layer {layer}" if is_mlp else f"layer {layer}, head {head}"
+            effect = bits(found.mlps[layer] if is_mlp else found.heads[layer, head])
+            written = re.fullmatch(rf"{name}: (\S+) (\w+)", text)
+            assert written is not None, text
+            digits = len(written[1].partition(".")[2])
+            assert abs(float(written[1]) - effect * units[written[2]]) <= 0.51 * 10**-digits, (text, effect)
+
+    soon(page, check_cells)
+    whole, ablated = (np.exp(log_softmax(ablated_logits(model, ids, part))) for part in (None, Part(1, 0)))
+    top = likeliest_of_both(whole, ablated)
+    page.locator("summary", has_text="As a table").last.click()
+
+    def check_bars():
+        rows = rows_of(page, ".beside details tbody tr")
+        assert [int(row[0]) for row in rows] == top.tolist()
+        for (_, _, before, after), token in zip(rows, top, strict=True):
+            assert abs(float(before) / whole[token] - 1) < 1e-3 and abs(float(after) / ablated[token] - 1) < 1e-3
+        values = page.locator(".beside svg .value").all_text_contents()
+        changes = page.locator(".beside svg .change").all_text_contents()
+        for at, token in enumerate(top):
+            assert agrees(values[2 * at], whole[token], bar) and agrees(values[2 * at + 1], ablated[token], bar)
+            digits = len(changes[at].partition(".")[2])
+            change = float(changes[at].replace("−", "-"))
+            assert abs(change - 100 * (ablated[token] - whole[token])) <= 0.51 * 10**-digits
+
+    soon(page, check_bars)
+    page.keyboard.press("Escape")
+    page.keyboard.press("o")  # all on again
+    expect(page.get_by_text("Choose a head or an MLP")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"^(?!.*off=).*$"))
+    page.keyboard.press("}")
+    page.keyboard.press("o")
+    expect(page).to_have_url(re.compile(r"off=0\.1"))
+    expect(page.get_by_role("heading", name="Without layer 0, head 1")).to_be_visible()
 
 
 def test_a_chain_of_thousands_of_states(open_page):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from glassgpt.chain.markov import MarkovChain
     from glassgpt.chain.trajectory import ChainSummary
+    from glassgpt.figures.state_graph import Layout
     from glassgpt.figures.states import StateGraph
     from glassgpt.interface import LanguageModel, Tokenizer
     from glassgpt.weights.run import Run
@@ -38,6 +39,7 @@ class Subject:
     prompt: tuple[int, ...] | None = None
     steps: int = 100
     title: str | None = None
+    layout: Layout = "ring"
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -97,13 +99,13 @@ class Subject:
 def state_graph(subject: Subject) -> Figure:
     from glassgpt.figures.state_graph import draw_state_graph
 
-    return draw_state_graph(subject.graph(), title=subject.title)
+    return draw_state_graph(subject.graph(), subject.title, subject.layout)
 
 
 def before_after(subject: Subject) -> Figure:
     from glassgpt.figures.state_graph import draw_before_after
 
-    return draw_before_after(subject.graph(subject.run.steps[0]), subject.graph())
+    return draw_before_after(subject.graph(subject.run.steps[0]), subject.graph(), layout=subject.layout)
 
 
 def heat_map(subject: Subject) -> Figure:

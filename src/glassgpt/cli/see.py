@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", help="a title above the picture")
     parser.add_argument("--prompt", metavar="CONTEXT", help="where the text starts; without it, the stationary law")
     parser.add_argument("--every-length", action="store_true", help="count the shorter contexts as states too")
+    parser.add_argument(
+        "--layout",
+        choices=["ring", "necklace"],
+        default="ring",
+        help="of state-graph and before-after: one ring, or one for each class of rotations of a context (ring)",
+    )
     add_red(parser)
     add_inside(parser)
     add_sampler(parser)
@@ -115,6 +121,7 @@ def subject_of(args: argparse.Namespace) -> Subject:
         prompt=prompt,
         steps=args.steps,
         title=args.title,
+        layout=args.layout,
     )
 
 

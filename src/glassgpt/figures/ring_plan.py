@@ -22,21 +22,6 @@ MOST_LISTED_TOKENS = 4
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Positions (states, 2) and outward directions (states, 2), sizes, and a curve for each edge."""
-
-    positions: np.ndarray
-    outward: np.ndarray
-    node_radius: float
-    curves: list[np.ndarray]
-    label_centres: np.ndarray  # (edges, 2); empty where tokens are listed beside the states
-    label_sizes: np.ndarray  # (edges, 2)
-    list_starts: np.ndarray  # distance from a node's centre to the text beside it, (states,)
-    low: np.ndarray
-    high: np.ndarray
-
-
-@dataclass(frozen=True)
 class Sizes:
     """Type in points and lengths in inches, chosen by the number of states and arrows."""
 
@@ -47,6 +32,26 @@ class Sizes:
     thinnest: float
     thickest: float
     head: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Positions (states, 2) and outward directions (states, 2), sizes, and a curve for each edge."""
+
+    positions: np.ndarray
+    outward: np.ndarray
+    sizes: Sizes
+    curves: list[np.ndarray]
+    label_centres: np.ndarray  # (edges, 2); empty where arrows carry no labels
+    label_sizes: np.ndarray  # (edges, 2)
+    list_starts: np.ndarray  # distance from a node's centre to the text beside it, (states,)
+    low: np.ndarray
+    high: np.ndarray
+    has_lists: bool  # whether names and tokens stand beside the nodes, not in them
+
+    @property
+    def node_radius(self) -> float:
+        return self.sizes.node_radius
 
 
 def has_labelled_arrows(graph: StateGraph) -> bool:
@@ -69,18 +74,24 @@ def plan_ring(graph: StateGraph) -> Plan:
     labelled = has_labelled_arrows(graph)
     positions, outward = _stand(graph, sizes, labelled)
     curves = _curves(graph, positions, outward, sizes)
-    label_sizes = np.zeros((0, 2))
-    label_centres = np.zeros((0, 2))
-    if labelled and curves:
-        # One width whatever the probability, so that two tables of one machine get the same plan.
-        widths = [text_width(edge_label(edge.token, 0.88), sizes.label_type) for edge in graph.edges]
-        label_sizes = np.array([[width + 0.03, 1.15 * sizes.label_type * POINT] for width in widths])
-        label_centres = geometry.place_labels(curves, label_sizes, positions, sizes.node_radius)
+    label_centres, label_sizes = place_edge_labels(graph, curves, positions, sizes)
     list_starts = _list_starts(graph, sizes)
-    low, high = _extent(positions, sizes, curves, label_centres, label_sizes)
+    low, high = extent(positions, sizes, curves, label_centres, label_sizes)
     if not labelled:
         low, high = _with_lists(graph, sizes, positions, outward, list_starts, low, high)
-    return Plan(positions, outward, sizes.node_radius, curves, label_centres, label_sizes, list_starts, low, high)
+    return Plan(positions, outward, sizes, curves, label_centres, label_sizes, list_starts, low, high, not labelled)
+
+
+def place_edge_labels(
+    graph: StateGraph, curves: list[np.ndarray], positions: np.ndarray, sizes: Sizes
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and sizes of the arrows' labels, (edges, 2) each; none where arrows carry none."""
+    if not (has_labelled_arrows(graph) and curves):
+        return np.zeros((0, 2)), np.zeros((0, 2))
+    # One width whatever the probability, so that two tables of one machine get the same plan.
+    widths = [text_width(edge_label(edge.token, 0.88), sizes.label_type) for edge in graph.edges]
+    label_sizes = np.array([[width + 0.03, 1.15 * sizes.label_type * POINT] for width in widths])
+    return geometry.place_labels(curves, label_sizes, positions, sizes.node_radius), label_sizes
 
 
 def edge_label(token: str, probability: float) -> str:
@@ -226,17 +237,17 @@ def _inward(
     best, best_cost = np.zeros((0, 2)), np.inf
     for bow in sorted(np.linspace(-0.5, 0.5, 21), key=abs):
         curve = geometry.curve_through(start, (start + end) / 2 + bow * geometry.left_of(chord), end)
-        away = _nearest(nodes, curve[::4])
+        away = nearest(nodes, curve[::4])
         touched = np.maximum(node_radius + 0.2 - away, 0).sum() - 2 * (node_radius + 0.2)
         own = geometry.between_nodes(curve, node_radius, gap=0.0)[::2]
-        shared = (_nearest(own, drawn) < 0.13).sum() if len(drawn) else 0
+        shared = (nearest(own, drawn) < 0.13).sum() if len(drawn) else 0
         cost = 40 * touched + 0.6 * shared + 3 * abs(bow)
         if cost < best_cost - 1e-9:
             best, best_cost = curve, cost
     return best
 
 
-def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+def nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Distance from each of `points` to the nearest of `others`, (points,)."""
     return np.hypot(*(points[:, None] - others[None]).transpose(2, 0, 1)).min(axis=1)
 
@@ -260,7 +271,7 @@ def _widest_list(graph: StateGraph, sizes: Sizes) -> float:
     return max(_list_width(graph, sizes, state) for state in range(len(graph.labels)))
 
 
-def _extent(
+def extent(
     positions: np.ndarray, sizes: Sizes, curves: list[np.ndarray], centres: np.ndarray, label_sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The corners of the box that holds nodes, curves and labels."""

@@ -1,10 +1,11 @@
 """Pictures of the state graph: a GPT as the finite-state Markov chain over contexts that it is.
 
-`states` holds the data (and its Graphviz text), `ring_plan` says where everything stands; this file paints it.
+`states` holds the data (and its Graphviz text), `ring_plan` and `necklace_plan` say where everything stands; this file
+paints it.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,22 +29,23 @@ from glassgpt.figures.house_style import (
     text_width,
     wrapped,
 )
+from glassgpt.figures.necklace_plan import plan_necklaces
 from glassgpt.figures.ring_plan import (
     MOST_LISTED_TOKENS,
     Plan,
-    Sizes,
     edge_label,
     has_labelled_arrows,
     plan_ring,
-    sizes_for,
     state_name,
     token_list,
 )
 from glassgpt.figures.states import Edge, StateGraph, de_bruijn_order, graph_from_tables, percent, to_dot
 
 __all__ = [
+    "LAYOUTS",
     "MOST_STATES",
     "Edge",
+    "Layout",
     "StateGraph",
     "de_bruijn_order",
     "draw_before_after",
@@ -56,50 +58,61 @@ __all__ = [
 MOST_STATES = 64
 """A ring of more states than this cannot be read on a page."""
 
+Layout = Literal["ring", "necklace"]
+LAYOUTS: dict[Layout, Any] = {"ring": plan_ring, "necklace": plan_necklaces}
+
 TONES = LinearSegmentedColormap.from_list("tones", ["#a7b7c9", "#7391b2", "#33618f", "#0b2a4a"])
 TITLE_TYPE = 13.0
 CAPTION_TYPE = 9.0
 
 
 @in_house_style
-def draw_state_graph(graph: StateGraph, title: str | None = None) -> Figure:
+def draw_state_graph(graph: StateGraph, title: str | None = None, layout: Layout = "ring") -> Figure:
     """The states on a ring, each next token an arrow to the state that it leads to.
 
     Full contexts stand in de Bruijn order, clockwise from the top. An arrow is the thicker and the darker, the likelier
     its token. With few arrows each carries its token and probability; with more than 48 they are listed beside the
     state. Contexts that are not full yet stand on an outer ring. Red states have a second ring and the word "red".
 
-    Raises UsageError above 64 states.
+    As a "necklace" contexts that are rotations of one another stand on a ring of their own (see `necklaces`), with
+    their names inside; beyond 48 arrows these are without labels.
+
+    Raises UsageError above 64 states, and for a necklace of contexts that are not all full.
     """
-    return _draw_side_by_side([graph], [title or ""])
+    return _draw_side_by_side([graph], [title or ""], layout)
 
 
 @in_house_style
 def draw_before_after(
-    before: StateGraph, after: StateGraph, titles: tuple[str, str] = ("before training", "after training")
+    before: StateGraph,
+    after: StateGraph,
+    titles: tuple[str, str] = ("before training", "after training"),
+    layout: Layout = "ring",
 ) -> Figure:
     """Two tables of one machine side by side, with the same layout and the same scales of thickness and tone.
 
-    Raises UsageError above 64 states, and when the two graphs do not have the same states.
+    Raises UsageError as `draw_state_graph`, and when the two graphs do not have the same states.
     """
     if before.labels != after.labels:
         raise UsageError(
             f"before and after must be graphs of the same states; "
             f"got {len(before.labels)} and {len(after.labels)} states, or other labels"
         )
-    return _draw_side_by_side([before, after], list(titles))
+    return _draw_side_by_side([before, after], list(titles), layout)
 
 
-def _draw_side_by_side(graphs: Sequence[StateGraph], titles: Sequence[str]) -> Figure:
+def _draw_side_by_side(graphs: Sequence[StateGraph], titles: Sequence[str], layout: Layout) -> Figure:
+    if layout not in LAYOUTS:
+        raise UsageError(f"a graph is laid out as {' or '.join(LAYOUTS)}, got {layout!r}")
     for graph in graphs:
         _check_size(graph)
-    plans = [plan_ring(graph) for graph in graphs]
+    plans = [LAYOUTS[layout](graph) for graph in graphs]
     low = np.min([plan.low for plan in plans], axis=0)
     high = np.max([plan.high for plan in plans], axis=0)
     width, height = high - low
     margin, between = 0.15, 0.4
     total = len(graphs) * width + (len(graphs) - 1) * between + 2 * margin
-    caption = wrapped(_caption(graphs), total - 2 * margin, CAPTION_TYPE)
+    caption = wrapped(_caption(graphs, layout), 0.96 * (total - 2 * margin), CAPTION_TYPE)  # lines differ in width
     below = margin + line_height(caption, CAPTION_TYPE) + 0.1
     above = line_height(max(titles, key=len), TITLE_TYPE) + margin
     figure = Figure(figsize=(total, below + height + above))
@@ -124,10 +137,15 @@ def _check_size(graph: StateGraph) -> None:
         )
 
 
-def _caption(graphs: Sequence[StateGraph]) -> str:
+def _caption(graphs: Sequence[StateGraph], layout: Layout) -> str:
     graph = graphs[0]
     parts = ["An arrow is a next token, thicker and darker the likelier it is."]
-    if not has_labelled_arrows(graph):
+    if layout == "necklace":
+        parts.append(
+            "On a ring stand contexts that are rotations of one another: along it the token that drops out comes "
+            "again, and a text that stays on it is periodic. From left to right the sum of the tokens' numbers grows."
+        )
+    elif not has_labelled_arrows(graph):
         listed = "its next tokens" if graph.vocab_size <= MOST_LISTED_TOKENS else f"its {MOST_LISTED_TOKENS} likeliest"
         ending = "" if graph.vocab_size <= MOST_LISTED_TOKENS else f" of {graph.vocab_size} next tokens"
         parts.append(f"Beside each state: {listed}{ending}; a token is the last symbol of the state it leads to.")
@@ -139,17 +157,18 @@ def _caption(graphs: Sequence[StateGraph]) -> str:
 
 
 def _paint(axes: Axes, graph: StateGraph, plan: Plan) -> None:
-    sizes = sizes_for(graph)
-    _paint_arrows(axes, graph, plan, sizes)
+    _paint_arrows(axes, graph, plan)
     _paint_nodes(axes, graph, plan)
-    if has_labelled_arrows(graph):
-        _write_on_nodes(axes, graph, plan, sizes)
-        _write_on_arrows(axes, graph, plan, sizes)
+    if plan.has_lists:
+        _write_beside_nodes(axes, graph, plan)
     else:
-        _write_beside_nodes(axes, graph, plan, sizes)
+        _write_on_nodes(axes, graph, plan)
+    if len(plan.label_centres):
+        _write_on_arrows(axes, graph, plan)
 
 
-def _paint_arrows(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> None:
+def _paint_arrows(axes: Axes, graph: StateGraph, plan: Plan) -> None:
+    sizes = plan.sizes
     for index, (edge, curve) in enumerate(zip(graph.edges, plan.curves, strict=True)):
         width = sizes.thinnest + (sizes.thickest - sizes.thinnest) * edge.probability
         outline = geometry.arrow_outline(curve, width, sizes.head * (0.6 + 0.5 * edge.probability))
@@ -160,31 +179,33 @@ def _paint_arrows(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> No
 
 
 def _paint_nodes(axes: Axes, graph: StateGraph, plan: Plan) -> None:
+    radius = plan.node_radius
     for state, centre in enumerate(plan.positions):
         is_red = state in graph.red
         if is_red:
-            ring = Circle(centre, plan.node_radius + 0.05, facecolor="white", edgecolor=RED, linewidth=1.6, zorder=3)
+            ring = Circle(centre, radius + 0.05, facecolor="white", edgecolor=RED, linewidth=1.6, zorder=3)
             axes.add_artist(ring)
-        node = Circle(centre, plan.node_radius, linewidth=1.6 if is_red else 1.1, zorder=3.1)
+        node = Circle(centre, radius, linewidth=1.6 if is_red else 1.1, zorder=3.1)
         node.set(facecolor=RED_TINT if is_red else NODE_TINT, edgecolor=RED if is_red else INK, gid=f"state-{state}")
         axes.add_artist(node)
 
 
-def _write_on_nodes(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> None:
+def _write_on_nodes(axes: Axes, graph: StateGraph, plan: Plan) -> None:
+    size, low = plan.sizes.node_type, min(plan.node_radius, 0.27)  # how much lower "red" stands
     for state, (x, y) in enumerate(plan.positions):
         is_red = state in graph.red
         style: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "zorder": 4}
-        name = axes.text(x, y + 0.06 * is_red, shown(graph.labels[state]), size=sizes.node_type, weight="bold", **style)
+        name = axes.text(x, y + 0.22 * low * is_red, shown(graph.labels[state]), size=size, weight="bold", **style)
         name.set_gid(f"name-{state}")
         if is_red:
-            axes.text(x, y - 0.11, "red", size=8, color=RED, weight="bold", **style)
+            axes.text(x, y - 0.41 * low, "red", size=0.73 * size, color=RED, weight="bold", **style)
 
 
-def _write_on_arrows(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> None:
+def _write_on_arrows(axes: Axes, graph: StateGraph, plan: Plan) -> None:
     for index, edge in enumerate(graph.edges):
         label = edge_label(edge.token, edge.probability)
-        x, y = _beside_curve(plan, index, text_width(label, sizes.label_type))
-        text = axes.text(x, y, label, size=sizes.label_type, ha="center")
+        x, y = _beside_curve(plan, index, text_width(label, plan.sizes.label_type))
+        text = axes.text(x, y, label, size=plan.sizes.label_type, ha="center")
         text.set(va="center", parse_math=False, zorder=2.5, gid=f"label-{index}")
         text.set_bbox({"boxstyle": "square,pad=0.08", "facecolor": "white", "edgecolor": "none", "alpha": 0.85})
 
@@ -198,7 +219,7 @@ def _beside_curve(plan: Plan, index: int, width: float) -> np.ndarray:
     return centre + np.array([is_beside * np.sign(away) * (width + 0.03 - planned) / 2, 0.0])
 
 
-def _write_beside_nodes(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes) -> None:
+def _write_beside_nodes(axes: Axes, graph: StateGraph, plan: Plan) -> None:
     """Name and tokens of each state as a line that points away from the centre and is never upside down."""
     for state, direction in enumerate(plan.outward):
         name = state_name(graph, state)
@@ -208,10 +229,10 @@ def _write_beside_nodes(axes: Axes, graph: StateGraph, plan: Plan, sizes: Sizes)
         style.update(va="center", ha="right" if points_left else "left")
         x, y = plan.positions[state] + direction * plan.list_starts[state]
         colour = RED if state in graph.red else INK
-        first = axes.text(x, y, name, size=sizes.node_type, weight="bold", color=colour, **style)
+        first = axes.text(x, y, name, size=plan.sizes.node_type, weight="bold", color=colour, **style)
         first.set_gid(f"name-{state}")
-        offset = plan.list_starts[state] + text_width(name, sizes.node_type, "bold") + 0.16
+        offset = plan.list_starts[state] + text_width(name, plan.sizes.node_type, "bold") + 0.16
         x, y = plan.positions[state] + direction * offset
-        second = axes.text(x, y, token_list(graph, state), size=sizes.label_type, **style)
+        second = axes.text(x, y, token_list(graph, state), size=plan.sizes.label_type, **style)
         for text in (first, second):
             text.set_path_effects([withStroke(linewidth=2, foreground="white")])
