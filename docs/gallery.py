@@ -28,12 +28,14 @@ PAGE, PICTURES, WORK = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery", 
 AIM, MOST_BYTES = 80_000, 120_000  # of a picture; long texts miss the aim, since fewer colours would blot them
 NEAR = (12, 20, 28, 36, 48)  # how far, in steps of 255, a dot may be from its own colour: nearer first
 
-# Minutes are those on two cores that do nothing else.
+# Minutes are those on two cores that do nothing else. PLAIN: otherwise `train` takes what a short measurement found to be
+# faster, and that may be something else the next time.
+PLAIN = "--set train.precision=float32 --set train.compile=no"
 MODELS = {
     "the baby GPT, of 8 states": [Scene("train baby --out baby", 0.1)],
-    "a GPT that counts parentheses": [Scene("train parentheses --out parentheses", 0.7)],
+    "a GPT that counts parentheses": [Scene(f"train parentheses --out parentheses {PLAIN}", 0.7)],
     "a GPT of the toy world, where people have names, towns, pets and trades": [
-        Scene("train toy-world --out base", 2.5)
+        Scene(f"train toy-world --out base {PLAIN}", 2.5)
     ],
     "from there to an assistant, with few steps of each stage (recipes/assistant.toml has the whole way)": [
         Scene("train assistant-sft --out sft --set train.steps=200 --set evaluate.every=200", 1),
@@ -57,7 +59,7 @@ _WORDS = (
 )
 GROUPS = {
     "The chain": {
-        "state-graph": "baby",
+        "state-graph": "baby --red 000",
         "before-after": "baby",
         "heat-map": "baby",
         "greedy-machine": "baby",
@@ -136,8 +138,8 @@ HEAD = """# Gallery
 Every picture that `glassgpt see --list` names, and below each the command that made it. `make gallery` trains the
 models, draws the pictures in `out/gallery`, and writes this page: about {minutes} minutes on two cores. Here they have
 fewer colours, to be small; the commands write them whole, as .png, .svg or .pdf. The same machine draws the same bytes
-again; on another the last digits of a training may differ, and so may `python-docs`, which is the documentation of the
-Python that reads it.
+again (precision and compiling are set, since `train` else takes what it measures to be faster); on another the last
+digits of a training may differ, and so may `python-docs`, which is the documentation of the Python that reads it.
 
 ## The models
 """
