@@ -28,8 +28,8 @@ PAGE, PICTURES, WORK = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery", 
 AIM, MOST_BYTES = 80_000, 120_000  # of a picture; long texts miss the aim, since fewer colours would blot them
 NEAR = (12, 20, 28, 36, 48)  # how far, in steps of 255, a dot may be from its own colour: nearer first
 
-# Minutes are those on two cores that do nothing else. PLAIN: otherwise `train` takes what a short measurement found to be
-# faster, and that may be something else the next time.
+# Minutes are those on two cores that do nothing else.
+# PLAIN: else `train` takes what a short measurement finds faster, and that may be something else the next time.
 PLAIN = "--set train.precision=float32 --set train.compile=no"
 MODELS = {
     "the baby GPT, of 8 states": [Scene("train baby --out baby", 0.1)],
