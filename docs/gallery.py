@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from glassgpt.cli.main import main
@@ -24,15 +25,17 @@ from glassgpt.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 PAGE, PICTURES, WORK = ROOT / "docs" / "gallery.md", ROOT / "docs" / "gallery", ROOT / "out" / "gallery"
-MOST_BYTES = 80_000  # of a picture, as far as COLOURS go
-COLOURS = (64, 48, 32, 24, 16)
+AIM, MOST_BYTES = 80_000, 120_000  # of a picture; long texts miss the aim, since fewer colours would blot them
+NEAR = (12, 20, 28, 36, 48)  # how far, in steps of 255, a dot may be from its own colour: nearer first
 
 # Minutes are those on two cores that do nothing else.
+# PLAIN: else `train` takes what a short measurement finds faster, and that may be something else the next time.
+PLAIN = "--set train.precision=float32 --set train.compile=no"
 MODELS = {
     "the baby GPT, of 8 states": [Scene("train baby --out baby", 0.1)],
-    "a GPT that counts parentheses": [Scene("train parentheses --out parentheses", 0.7)],
+    "a GPT that counts parentheses": [Scene(f"train parentheses --out parentheses {PLAIN}", 0.7)],
     "a GPT of the toy world, where people have names, towns, pets and trades": [
-        Scene("train toy-world --out base", 2.5)
+        Scene(f"train toy-world --out base {PLAIN}", 2.5)
     ],
     "from there to an assistant, with few steps of each stage (recipes/assistant.toml has the whole way)": [
         Scene("train assistant-sft --out sft --set train.steps=200 --set evaluate.every=200", 1),
@@ -56,7 +59,7 @@ _WORDS = (
 )
 GROUPS = {
     "The chain": {
-        "state-graph": "baby",
+        "state-graph": "baby --red 000",
         "before-after": "baby",
         "heat-map": "baby",
         "greedy-machine": "baby",
@@ -135,8 +138,8 @@ HEAD = """# Gallery
 Every picture that `glassgpt see --list` names, and below each the command that made it. `make gallery` trains the
 models, draws the pictures in `out/gallery`, and writes this page: about {minutes} minutes on two cores. Here they have
 fewer colours, to be small; the commands write them whole, as .png, .svg or .pdf. The same machine draws the same bytes
-again; on another the last digits of a training may differ, and so may `python-docs`, which is the documentation of the
-Python that reads it.
+again (precision and compiling are set, since `train` else takes what it measures to be faster); on another the last
+digits of a training may differ, and so may `python-docs`, which is the documentation of the Python that reads it.
 
 ## The models
 """
@@ -189,16 +192,34 @@ def run(command: str) -> None:
 
 
 def reduced(picture: bytes) -> bytes:
-    """A picture in the most of COLOURS that leave it smaller than MOST_BYTES, or else in the least: the same size."""
-    whole = Image.open(io.BytesIO(picture)).convert("RGB")
+    """The same picture in few colours: those with the most dots, each further from the others than the first of NEAR
+    that leaves the file smaller than AIM. What a curve is drawn in stays as it is; only the edges of letters change."""
+    dots = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
     small = b""
-    for colours in COLOURS:
+    for near in NEAR:
         written = io.BytesIO()
-        whole.quantize(colours, dither=Image.Dither.NONE).save(written, "png", optimize=True)
+        in_few_colours(dots, near).save(written, "png", optimize=True)
         small = written.getvalue()
-        if len(small) <= MOST_BYTES:
+        if len(small) <= AIM:
             break
     return small
+
+
+def in_few_colours(dots: np.ndarray, near: float) -> Image.Image:
+    """dots: uint8 (height, width, 3). Of colours nearer to each other than `near` the one with the most dots stands for
+    all; of more than 256 such colours the rarest go to the nearest that is left."""
+    packed = dots.astype(np.int64) @ [1 << 16, 1 << 8, 1]
+    found, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.float64)
+    left = np.argsort(-counts, kind="stable")
+    chosen = list[int]()
+    while len(left) and len(chosen) < 256:
+        chosen.append(int(left[0]))
+        left = left[np.linalg.norm(colours[left] - colours[left[0]], axis=1) >= near]
+    nearest = np.argmin([np.linalg.norm(colours - colours[one], axis=1) for one in chosen], axis=0)
+    image = Image.fromarray(nearest[places].reshape(packed.shape).astype(np.uint8))
+    image.putpalette(colours[chosen].astype(np.uint8).tobytes())
+    return image
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from glassgpt.cli.see import meanings
 from glassgpt.training.recipe import find_recipe
 
 CURE = "run `make gallery` (a figure that is new in `see` needs a place in docs/gallery.py first)"
-TEXT = gallery.PAGE.read_text()
+TEXT = gallery.PAGE.read_text() if gallery.PAGE.exists() else ""
 COMMANDS = re.findall(r"^glassgpt (.*)$", TEXT, flags=re.MULTILINE)
 SHOWN = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", TEXT)
 
@@ -44,6 +44,19 @@ def test_every_picture_that_is_shown_is_there_and_small_and_no_other_is():
             assert picture.format == "PNG" and min(picture.size) > 200, f"{path.name}: {CURE}"
         assert path.stat().st_size <= gallery.MOST_BYTES, f"{path.name}: {CURE}"
     assert sorted(gallery.PICTURES.iterdir()) == sorted(paths), CURE
+    assert sum(path.stat().st_size for path in paths) < 3_000_000
+
+
+def test_a_smaller_picture_keeps_its_colours():
+    """What is drawn flat stays exactly as it was; shades in between go to a colour that is near."""
+    house = np.array([[0, 114, 178], [230, 159, 0], [213, 94, 0], [255, 255, 255], [27, 39, 51]])
+    dots = np.repeat(np.repeat(house, 40, axis=0)[None], 50, axis=0)
+    shades = np.linspace(house[3], house[4], 200)[None].repeat(2, axis=0)
+    picture = np.concatenate([dots, shades]).round().astype(np.uint8)
+    small = np.asarray(gallery.in_few_colours(picture, near=20).convert("RGB")).astype(int)
+    np.testing.assert_array_equal(small[:50], picture[:50])
+    assert np.linalg.norm(small - picture.astype(int), axis=-1).max() < 20
+    assert len(np.unique(small.reshape(-1, 3), axis=0)) < 40
 
 
 @pytest.mark.parametrize("command", COMMANDS)
