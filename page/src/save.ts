@@ -6,7 +6,9 @@ import { toHash } from "./lib/route.ts";
 import { livePage, packed, stillPage } from "./lib/saved.ts";
 import { world } from "./world.svelte.ts";
 
-const LIVE = ["chain", "red", "lessons"];
+const LIVE = ["chain", "red"];
+/** Lessons that ask the server whenever something is changed. */
+const STILL = ["landscape"];
 /** More numbers than this in the tables of all steps, and only the steps that are shown are kept. */
 const MOST_NUMBERS = 500_000;
 const KEPT_OF_CANVAS = ["position", "left", "top", "width", "height", "image-rendering", "outline"];
@@ -19,10 +21,11 @@ export async function saveView(): Promise<void> {
   const version = world.info?.version ?? "";
   world.player?.note();
   const known = await world.known(MOST_NUMBERS);
-  if (LIVE.includes(route.place) && (route.place === "lessons" || known.models.length > 0)) {
+  if (route.place === "lessons" ? !STILL.includes(route.lesson) : LIVE.includes(route.place) && known.models.length > 0) {
     const limits = world.info?.limits ?? { max_states: 65536, max_trace_tokens: 0, max_new_tokens: 0 };
+    const lessons = Object.fromEntries([...world.lessonReplies].filter(([asked]) => !STILL.includes(asked.split(" ")[0])));
     const [script, style] = await Promise.all([part("saved.js"), part("saved.css")]);
-    const saved = packed(known, { info: { version, models: [], limits }, hash: toHash(world.settledRoute), language, mode: world.mode, date, text: world.ownText, lessons: Object.fromEntries(world.lessonReplies) });
+    const saved = packed(known, { info: { version, models: [], limits }, hash: toHash(world.settledRoute), language, mode: world.mode, date, text: world.ownText, lessons });
     return download(name, livePage({ title, language, style, script, saved }), "text/html");
   }
   const style = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules].map(({ cssText }) => cssText)).join("\n");
@@ -41,11 +44,12 @@ async function part(name: string): Promise<string> {
 // ---- a picture of the page ---------------------------------------------------------------------------------------
 
 const FRAME = `
-.still { display: grid; grid-template: "top top" auto "main side" auto / minmax(0, 1fr) 300px; }
+.still { display: grid; grid-template: "top top" auto "main side" auto / minmax(0, 1fr) auto; }
+.still > aside { width: 300px; }
 .still > header { grid-area: top; padding: 12px 22px; border-bottom: 1px solid var(--line); }
 .still .save { display: none; }
 .still button { pointer-events: none; }
-@media (max-width: 1080px) { .still { grid-template: "top" auto "main" auto "side" auto / minmax(0, 1fr); } }
+@media (max-width: 1080px) { .still { grid-template: "top" auto "main" auto "side" auto / minmax(0, 1fr); } .still > aside { width: auto; } }
 `;
 
 /** The main view and the numbers beside it, as the browser shows them now. */

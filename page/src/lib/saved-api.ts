@@ -24,10 +24,6 @@ export class SavedApi extends Api {
     throw nothing();
   }
 
-  override async *landscape(): AsyncGenerator<never> {
-    throw nothing();
-  }
-
   override async next({ id, step }: ModelRef, ids: readonly number[]): Promise<Float32Array> {
     const found = this.saved.replies.find((reply) => reply.id === id && reply.step === step && reply.ids.join() === ids.join());
     if (!found) throw nothing();
