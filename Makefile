@@ -27,6 +27,7 @@ bench: .venv/installed-dev  ## speed and memory beside peers (about an hour, ten
 	$(PIP) --no-cache-dir llama-cpp-python || echo "llama.cpp could not be installed (it needs a C++ compiler): the benchmark goes on without it"
 	$(BIN)/python benchmarks/models.py
 	-$(BIN)/python benchmarks/smollm2.py
+	-$(BIN)/python benchmarks/page.py
 
 gallery: .venv/installed-dev  ## every picture drawn anew, and docs/gallery.md (about twelve minutes)
 	$(BIN)/python docs/gallery.py

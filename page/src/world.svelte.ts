@@ -25,7 +25,7 @@ const MOST_AHEAD = 2_000_000;
 const LONGEST_TEXT = 4000;
 const WALK_MS = 420;
 /** Chains of more states than this are asked about in a worker, so that sliders move freely. */
-const MOST_AT_ONCE = 512;
+const MOST_AT_ONCE = 256;
 const NOTHING_KNOWN: Answer = { law: null, danger: null, dangerB: null };
 const HASH_MS = 150;
 /** After more steps than any training makes: only its end is waited for. */
