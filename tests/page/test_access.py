@@ -9,6 +9,7 @@ import pytest
 from tests.page.browsing import Keyboard, cannot, expect, running, soon
 from tests.page.test_numbers import large_source
 
+from glassgpt.serving import landscape
 from glassgpt.serving.sources import source_of, untrained_baby
 
 pytestmark = pytest.mark.slow
@@ -77,7 +78,8 @@ FOCUS_SHOWS = """() => {
 def site(browser, baby_run, base):
     run = replace(source_of(str(baby_run.path)), title="baby run")
     words = replace(source_of(str(base)), title="base")
-    with running([untrained_baby(), run, words, large_source()]) as site:
+    with pytest.MonkeyPatch.context() as patch, running([untrained_baby(), run, words, large_source()]) as site:
+        patch.setattr(landscape, "SIZE", 11)  # a tenth of the losses is as good to look at
         yield site
 
 

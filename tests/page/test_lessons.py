@@ -11,10 +11,12 @@ from tests.page.browsing import expect, rows_of, running, soon
 from tests.page.written import agrees, bar, fixed, percent
 
 from glassgpt.evaluation.landscape import parameters_of, trajectory_landscape
+from glassgpt.serving import landscape
 from glassgpt.serving.sources import source_of, untrained_baby
 from glassgpt.training.landscape import windows_of
 
 pytestmark = pytest.mark.slow
+SIZE = 15  # of a landscape's grid: a quarter of the losses
 SEVEN = ((1, 2), (1, 3), (1, 4), (1, 5), (2, 5), (3, 4), (4, 4), (5, 3), (6, 3))  # rows and columns, from 0
 BARS = "main figure >> nth=0 >> svg:not([aria-hidden]) >> text.share"
 
@@ -22,7 +24,8 @@ BARS = "main figure >> nth=0 >> svg:not([aria-hidden]) >> text.share"
 @pytest.fixture(scope="module")
 def site(browser, baby_run):
     run = replace(source_of(str(baby_run.path)), title="baby run")
-    with running([untrained_baby(), run]) as site:
+    with pytest.MonkeyPatch.context() as patch, running([untrained_baby(), run]) as site:
+        patch.setattr(landscape, "SIZE", SIZE)
         yield site
 
 
@@ -148,7 +151,7 @@ def test_the_losses_on_the_plane_of_a_path_are_pythons_and_the_path_leads_to_its
     expect(picture).to_be_visible()
     models = [baby_run.model(step) for step in baby_run.steps]
     states = [parameters_of(model) for model in models]
-    land = trajectory_landscape(states, windows_of(baby_run).loss(models[-1]), baby_run.steps)
+    land = trajectory_landscape(states, windows_of(baby_run).loss(models[-1]), baby_run.steps, SIZE)
     caption = page.locator("main figcaption").first.inner_text()
     assert f"The plane holds {percent(land.explained.sum())} of the path's variance" in caption
     assert f"it would hold {percent(land.random_walk)}" in caption

@@ -22,6 +22,8 @@ ROUTES = [
     ("POST", "/api/v1/project"),
     ("POST", "/api/v1/neighbours"),
     ("POST", "/api/v1/red"),
+    ("POST", "/api/v1/landscape"),
+    ("POST", "/api/v1/lessons/digits"),
     ("POST", "/api/v1/train"),
     ("POST", "/api/v1/train/x/stop"),
     ("GET", "/api/v1/train/x/events"),
