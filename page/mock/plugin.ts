@@ -35,7 +35,7 @@ const handlers: Record<string, Handler> = {
   "GET /info": () => ({
     version: "mock",
     models: models.map(({ info }) => info),
-    limits: { max_states: 65536, max_trace_tokens: 256, max_new_tokens: 1024 },
+    limits: { max_states: 65536, max_trace_tokens: 256, max_new_tokens: 1024, max_scored_tokens: 256 },
   }),
   "POST /tokenize": ({ text, ...asked }) => {
     const { tokenize, pieces } = find(asked);
@@ -43,8 +43,12 @@ const handlers: Record<string, Handler> = {
     return { ids, pieces: ids.map((id) => ({ id, text: pieces(id), bytes: [...new TextEncoder().encode(pieces(id))] })) };
   },
   "POST /pieces": ({ ids, ...asked }) => ({ pieces: ids.map(find(asked).pieces) }),
-  "POST /next": ({ ids, ...asked }, response) => {
+  "POST /next": ({ ids, last, ...asked }, response) => {
     const model = find(asked);
+    if (last) {
+      const rows = Array.from({ length: last }, (_, i) => model.logits(ids.slice(0, ids.length - last + 1 + i), asked.step));
+      return sendTensors(response, { logits: [Float32Array.from(rows.flat()), [last, model.info.vocab_size]] });
+    }
     sendTensors(response, { logits: [Float32Array.from(model.logits(ids, asked.step)), [model.info.vocab_size]] });
   },
   "POST /chain": (asked, response) => {
@@ -73,6 +77,33 @@ const handlers: Record<string, Handler> = {
       await new Promise((resolve) => setTimeout(resolve, 40));
     }
     send("done", { ids: text, reason: "length" });
+    response.end();
+  },
+  "POST /score": ({ ids, ...asked }) => {
+    const model = find(asked);
+    return { logprobs: (ids as number[]).map((id, i) => (i === 0 ? null : logSoftmax(model.logits(ids.slice(0, i), asked.step ?? null))[id])) };
+  },
+  "POST /beams": async ({ ids, n_beams, max_new_tokens, ...asked }, response) => {
+    const model = find(asked);
+    const send = startEvents(response);
+    const told = ({ ids, logprobs }: { ids: number[]; logprobs: number[] }) => {
+      const logprob = logprobs.reduce((sum, one) => sum + one, 0);
+      return { ids, logprobs, pieces: ids.map(model.pieces), logprob, score: logprob / ids.length };
+    };
+    let beams: { ids: number[]; logprobs: number[] }[] = [{ ids: [], logprobs: [] }];
+    for (let i = 1; i <= max_new_tokens && !response.closed; i++) {
+      const longer = beams.flatMap((beam) => {
+        const logs = logSoftmax(model.logits([...ids, ...beam.ids], asked.step ?? null));
+        return likeliest(logs, n_beams).map((id) => ({ from: beam, ids: [...beam.ids, id], logprobs: [...beam.logprobs, logs[id]] }));
+      });
+      const best = longer.map(told).map((beam, at) => ({ beam, at })).sort((x, y) => y.beam.logprob - x.beam.logprob).slice(0, n_beams);
+      const dropped = beams.filter((beam) => best.every(({ at }) => longer[at].from !== beam));
+      beams = best.map(({ at }) => longer[at]);
+      const isLast = i === max_new_tokens;
+      send("step", { running: isLast ? [] : beams.map(told), dropped: dropped.map(told), finished: isLast ? beams.map(told) : [] });
+      await new Promise((resolve) => setTimeout(resolve, 40));
+    }
+    send("done", { beams: beams.map((beam) => ({ ...told(beam), reason: "length" })) });
     response.end();
   },
   "POST /train": ({ config, sequence, symbols, steps }) => {

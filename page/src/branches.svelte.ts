@@ -7,7 +7,8 @@ import { gistOf, sharesOf, type Gist } from "./lib/gist.ts";
 import type { ModelRef } from "./lib/route.ts";
 import { keyOf, world } from "./world.svelte.ts";
 
-const MOST_GISTS = 600;
+const MOST_GISTS = 1000;
+const MOST_WANTED = 500; // contexts of a tree; what a search found beyond them stays without widths
 const MOST_LOGITS = 1 << 21; // in one answer, unless the server says more
 const MOST_AT_ONCE = 32; // contexts in one answer, so that whoever asks something else does not wait for long
 
@@ -38,7 +39,12 @@ class Branches {
   private wants: ReadonlyMap<string, Want> = $derived.by(() => {
     const wants = new Map<string, Want>();
     if (this.prompt.length === 0) return wants;
-    for (const { path, tokens } of wanted({ tree: world.tree, found: this.found, here: world.branch })) {
+    const asked = { tree: world.tree, here: world.branch };
+    // What was visited comes first, then what the search found; that knows the visited ones' tokens too.
+    const known = new Set(wanted({ ...asked, found: null }).map(({ path }) => path.join()));
+    const all = wanted({ ...asked, found: this.found });
+    const isVisited = ({ path }: { path: number[] }): boolean => known.has(path.join());
+    for (const { path, tokens } of [...all.filter(isVisited), ...all.filter((one) => !isVisited(one))].slice(0, MOST_WANTED)) {
       const key = this.keyOf(path);
       wants.set(key, { ids: [...this.prompt, ...path], tokens: [...tokens, ...(wants.get(key)?.tokens ?? [])] });
     }

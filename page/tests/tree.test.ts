@@ -57,7 +57,7 @@ describe("the contexts that were visited", () => {
   });
 
   test("any walk leaves a tree whose parents come before their children", () => {
-    for (let round = 0; round < 40; round++) {
+    for (let round = 0; round < 10; round++) {
       let [tree, path]: [Tree, number[]] = [rooted(1), []];
       for (let step = 0; step < 60; step++) {
         path = random.uniform() < 0.7 ? [...path, Math.floor(random.uniform() * 3)] : path.slice(0, Math.floor(random.uniform() * path.length));
@@ -66,7 +66,7 @@ describe("the contexts that were visited", () => {
         path = path.slice(tree.root - before);
         expect(tree.nodes.length).toBeLessThanOrEqual(12);
         expect(nodeOf(tree, path)).not.toBeNull();
-        tree.nodes.forEach(({ parent }, i) => expect(parent).toBeLessThanOrEqual(i));
+        expect(tree.nodes.every(({ parent }, i) => parent <= i)).toBe(true);
         expect(readTree(spelled(tree), tree.root)).toEqual(tree);
       }
     }

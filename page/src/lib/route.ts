@@ -9,7 +9,7 @@
 
 import { readPart, spellPart, type Part } from "./ablation.ts";
 import { PLAIN, type Sampler } from "./softmax.ts";
-import { bounded, grown, isPath, MOST_NODES, readSearch, readTree, rooted, spelled, spelledSearch, type Tree } from "./tree.ts";
+import { bounded, grown, isPath, MOST_BEAMS, MOST_DEPTH, MOST_NODES, readSearch, readTree, rooted, spelled, spelledSearch, type Tree } from "./tree.ts";
 import type { Scale } from "./tree-layout.ts";
 
 export const PLACES = ["chain", "tokens", "inside", "meaning", "red", "lessons"] as const;
@@ -76,8 +76,6 @@ export const LONGEST_HORIZON = 1000;
 export const LONGEST_PATTERN = 64;
 export const MOST_WALKS = 10_000;
 export const MOST_AHEAD = 2048;
-export const MOST_BEAMS = 32;
-export const MOST_DEPTH = 256;
 const MOST_IDS = 400; // of a text that is longer only the end is in the address
 const MOST_KNOBS = 12;
 

@@ -33,6 +33,9 @@ export interface Search {
 }
 
 export const MOST_NODES = 200;
+/** As many as can still be looked at; the server would search for more. */
+export const MOST_BEAMS = 16;
+export const MOST_DEPTH = 32;
 
 export const rooted = (root: number): Tree => ({ root, nodes: [], left: 0, search: null });
 
@@ -164,6 +167,7 @@ export function spelledSearch(tree: Tree): string | null {
 
 export function readSearch(text: string | null, tree: Tree): Search | null {
   const [, beams, tokens, node] = /^(\d{1,3})\.(\d{1,3})\.(\d{1,4})$/.exec(text ?? "") ?? [];
-  if (!(Number(beams) > 0 && Number(tokens) > 0 && Number(node) <= tree.nodes.length)) return null;
+  const fits = (text: string, most: number): boolean => Number(text) > 0 && Number(text) <= most;
+  if (!fits(beams, MOST_BEAMS) || !fits(tokens, MOST_DEPTH) || Number(node) > tree.nodes.length) return null;
   return { beams: Number(beams), tokens: Number(tokens), path: pathOf(tree, Number(node)) };
 }
