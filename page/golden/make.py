@@ -6,8 +6,8 @@ Run it from the repository's root after a change of `decoding` or `chain`:
 
 `baby.json` is the baby GPT of recipes/baby.toml after each of its fifty steps, as logits; the page's mock serves it.
 `cases.json` holds inputs and what the package makes of them: samplers, stationary laws, hitting probabilities, what a
-part that is switched off takes from the next token, and the page's random numbers and walks, whose algorithm (PCG32) is
-repeated here.
+part that is switched off takes from the next token, where necklaces stand, and the page's random numbers and walks,
+whose algorithm (PCG32) is repeated here.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from glassgpt.chain.stationary import stationary_distribution
 from glassgpt.chain.walk import Red
 from glassgpt.decoding.processors import apply, processors
 from glassgpt.figures.ablation import likeliest_of_both
+from glassgpt.figures.necklaces import necklace_layout, necklaces
 from glassgpt.models.ablation import effects_of
 from glassgpt.numerics import entropy, log_softmax
 from glassgpt.training.loop import train
@@ -193,6 +194,17 @@ def ablation_cases(rng: np.random.Generator) -> list[dict[str, Any]]:
     return cases
 
 
+def necklace_cases() -> list[dict[str, Any]]:
+    """Contexts by rotation class, and where they stand."""
+    cases = []
+    for vocab_size, length in ((2, 3), (2, 4), (2, 6), (3, 2), (3, 3), (8, 2), (20, 1)):
+        positions, _ = necklace_layout(vocab_size, length)
+        rings = necklaces(vocab_size, length)
+        places = positions.round(9).tolist()
+        cases.append({"vocab_size": vocab_size, "context_length": length, "rings": rings, "positions": places})
+    return cases
+
+
 def write(name: str, content: Any) -> None:
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     (HERE / name).write_text(text.replace("},{", "},\n{").replace(',"', ',\n"') + "\n")
@@ -204,7 +216,8 @@ def main() -> None:
     last = np.array(baby["tables"]["3"][-1], dtype=np.float32)
     write("baby.json", baby)
     cases = {"samplers": sampler_cases(rng), "chains": chain_cases(last, rng), "random": random_cases(last)}
-    write("cases.json", cases | {"ablations": ablation_cases(np.random.default_rng(1))})
+    cases |= {"ablations": ablation_cases(np.random.default_rng(1)), "necklaces": necklace_cases()}
+    write("cases.json", cases)
 
 
 if __name__ == "__main__":

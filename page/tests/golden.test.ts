@@ -3,6 +3,7 @@ import baby from "../golden/baby.json";
 import cases from "../golden/cases.json";
 import { lossOn, reach, stationary, tableOf } from "../src/lib/chain.ts";
 import { countWindows, idsOf, successor } from "../src/lib/contexts.ts";
+import { necklaceLayout } from "../src/lib/necklaces.ts";
 import { draw, Pcg32 } from "../src/lib/random.ts";
 import { entropy, jensenShannon, likeliestOfBoth, shape, softmax } from "../src/lib/softmax.ts";
 
@@ -48,6 +49,12 @@ describe("the page's numbers are the package's", () => {
     const [p, q] = [c.whole, c.ablated].map((logits) => softmax(Float32Array.from(logits)));
     expect(Math.abs(jensenShannon(p, q) - c.js_nats)).toBeLessThan(1e-6 * c.js_nats + 1e-15);
     expect(likeliestOfBoth(p, q, 6)).toEqual(c.likeliest);
+  });
+
+  test.each(cases.necklaces)("necklaces: V $vocab_size, k $context_length", (c) => {
+    const { rings, positions } = necklaceLayout(c.vocab_size, c.context_length);
+    expect(rings).toEqual(c.rings);
+    positions.forEach((position, state) => position.forEach((x, axis) => expect(x).toBeCloseTo(c.positions[state][axis], 6)));
   });
 
   test("the random numbers are PCG32's", () => {
