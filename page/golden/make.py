@@ -6,8 +6,8 @@ Run it from the repository's root after a change of `decoding` or `chain`:
 
 `baby.json` is the baby GPT of recipes/baby.toml after each of its fifty steps, as logits; the page's mock serves it.
 `cases.json` holds inputs and what the package makes of them: samplers, stationary laws, hitting probabilities, what a
-part that is switched off takes from the next token, and the page's random numbers and walks, whose algorithm (PCG32) is
-repeated here.
+part that is switched off takes from the next token, where necklaces stand, and the page's random numbers and walks,
+whose algorithm (PCG32) is repeated here.
 `saved.json` holds a page as one file, which `glassgpt.serving.saved` writes for notebooks, and what it was made of.
 `digits.json` is what the server says of the net that reads digits, and what the package makes of some of them;
 `landscape.json` what it says of the baby's losses.
@@ -31,6 +31,7 @@ from glassgpt.decoding.processors import apply, processors
 from glassgpt.evaluation.digits import DARKEST, blur, digit_map, digit_net
 from glassgpt.evaluation.landscape import parameters_of, random_landscape, trajectory_landscape
 from glassgpt.figures.ablation import likeliest_of_both
+from glassgpt.figures.necklaces import necklace_layout, necklaces
 from glassgpt.models.ablation import effects_of
 from glassgpt.numerics import entropy, log_softmax
 from glassgpt.serving.digits import digits_bytes
@@ -257,6 +258,17 @@ def saved_case() -> dict[str, Any]:
     return {**made_of, "page": live_page(**made_of)}
 
 
+def necklace_cases() -> list[dict[str, Any]]:
+    """Contexts by rotation class, and where they stand."""
+    cases = []
+    for vocab_size, length in ((2, 3), (2, 4), (2, 6), (3, 2), (3, 3), (8, 2), (20, 1)):
+        positions, _ = necklace_layout(vocab_size, length)
+        rings = necklaces(vocab_size, length)
+        places = positions.round(9).tolist()
+        cases.append({"vocab_size": vocab_size, "context_length": length, "rings": rings, "positions": places})
+    return cases
+
+
 def write(name: str, content: Any) -> None:
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     (HERE / name).write_text(text.replace("},{", "},\n{").replace(',"', ',\n"') + "\n")
@@ -272,7 +284,8 @@ def main() -> None:
     write("landscape.json", landscapes)
     write("digits.json", the_digits())
     cases = {"samplers": sampler_cases(rng), "chains": chain_cases(last, rng), "random": random_cases(last)}
-    write("cases.json", cases | {"ablations": ablation_cases(np.random.default_rng(1))})
+    cases |= {"ablations": ablation_cases(np.random.default_rng(1)), "necklaces": necklace_cases()}
+    write("cases.json", cases)
     write("saved.json", saved_case())
 
 

@@ -7,6 +7,7 @@ import { lossOn, reach, stationary, tableOf } from "../src/lib/chain.ts";
 import { countWindows, idsOf, successor } from "../src/lib/contexts.ts";
 import { blur, DigitReader } from "../src/lib/digits.ts";
 import { logsOf, nearestIn, type Land } from "../src/lib/landscape.ts";
+import { necklaceLayout } from "../src/lib/necklaces.ts";
 import { draw, Pcg32 } from "../src/lib/random.ts";
 import { parseSafetensors } from "../src/lib/safetensors.ts";
 import { bytesOf } from "../src/lib/saved.ts";
@@ -54,6 +55,12 @@ describe("the page's numbers are the package's", () => {
     const [p, q] = [c.whole, c.ablated].map((logits) => softmax(Float32Array.from(logits)));
     expect(Math.abs(jensenShannon(p, q) - c.js_nats)).toBeLessThan(1e-6 * c.js_nats + 1e-15);
     expect(likeliestOfBoth(p, q, 6)).toEqual(c.likeliest);
+  });
+
+  test.each(cases.necklaces)("necklaces: V $vocab_size, k $context_length", (c) => {
+    const { rings, positions } = necklaceLayout(c.vocab_size, c.context_length);
+    expect(rings).toEqual(c.rings);
+    positions.forEach((position, state) => position.forEach((x, axis) => expect(x).toBeCloseTo(c.positions[state][axis], 6)));
   });
 
   test("the random numbers are PCG32's", () => {

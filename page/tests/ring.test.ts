@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { distance, overlaps, type Point } from "../src/lib/geometry.ts";
 import { estimated } from "../src/lib/measure.ts";
+import { planNecklaces } from "../src/lib/necklace-plan.ts";
+import { necklaces } from "../src/lib/necklaces.ts";
 import { deBruijnOrder, graphOf, outerOrder, planRing, type Edge } from "../src/lib/ring.ts";
 
 const label = (edge: Edge): string => `${edge.token} (88%)`;
@@ -86,5 +88,50 @@ describe("the plan", () => {
     const { positions } = planRing(graph, estimated, label);
     expect(positions[0][1]).toBe(Math.min(...positions.map(([, y]) => y)));
     expect(positions[1][0]).toBeGreaterThan(0);
+  });
+});
+
+describe("necklaces", () => {
+  test.each([[2, 3, 1, false], [2, 3, 0.56, true], [2, 4, 0.84, false], [3, 2, 0.7, true]])(
+    "of %i^%i states at room %d: no label lies on a node, nor on another; keys go along rings",
+    (V, k, room, isUpright) => {
+      const graph = graphOf([..."012"].slice(0, V), k);
+      const plan = planNecklaces(graph, estimated, label, room, isUpright);
+      const box = { width: estimated("0 (88%)", plan.sizes.labelType), height: plan.sizes.labelType };
+      expect(plan.labelCentres).toHaveLength(graph.edges.length);
+      plan.labelCentres.forEach((centre, i) => {
+        for (const node of plan.positions) {
+          const x = Math.max(Math.abs(node[0] - centre[0]) - box.width / 2, 0);
+          const y = Math.max(Math.abs(node[1] - centre[1]) - box.height / 2, 0);
+          expect(Math.hypot(x, y)).toBeGreaterThan(plan.sizes.nodeRadius - 1);
+        }
+        plan.labelCentres.slice(i + 1).forEach((other) => expect(overlaps(centre, box, other, box)).toBe(false));
+      });
+      expect([...plan.order].sort((a, b) => a - b)).toEqual([...graph.labels.keys()]);
+      expect(plan.order).toEqual(necklaces(V, k).flat());
+    },
+  );
+
+  test("arrows that bring back the token that drops out run along their ring, clockwise", () => {
+    const graph = graphOf(["0", "1"], 4);
+    const plan = planNecklaces(graph, estimated, label);
+    for (const ring of necklaces(2, 4).filter((ring) => ring.length > 2)) {
+      const mean = (axis: 0 | 1): number => ring.reduce((sum, state) => sum + plan.positions[state][axis], 0) / ring.length;
+      const centre: Point = [mean(0), mean(1)];
+      ring.forEach((state, i) => {
+        const index = graph.edges.findIndex(({ source, target }) => source === state && target === ring[(i + 1) % ring.length]);
+        for (const point of plan.curves[index]) {
+          expect(Math.abs(distance(point, centre) - distance(plan.positions[state], centre))).toBeLessThan(0.5);
+        }
+      });
+      const [[ax, ay], [bx, by]] = ring.slice(0, 2).map((state) => [plan.positions[state][0] - centre[0], plan.positions[state][1] - centre[1]]);
+      expect(ax * by - ay * bx).toBeGreaterThan(0); // y points down on the screen
+    }
+  });
+
+  test("upright the ones grow in number from top to bottom", () => {
+    const { positions } = planNecklaces(graphOf(["0", "1"], 3), estimated, label, 1, true);
+    expect(positions[0][1]).toBe(Math.min(...positions.map(([, y]) => y)));
+    expect(positions[7][1]).toBe(Math.max(...positions.map(([, y]) => y)));
   });
 });

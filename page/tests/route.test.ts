@@ -29,6 +29,7 @@ const BUSY: Route = {
   sampler: { temperature: 0.8, topK: 5, topP: 0.95 },
   seed: 7,
   overlay: "entropy",
+  layout: "necklace",
   every: true,
   red: [0, 12],
   horizon: 30,
@@ -67,7 +68,7 @@ describe("the address", () => {
   });
 
   test("whatever can't be read is left as usual", () => {
-    const hash = "#/nowhere?T=hot&k=-3&p=2&seed=1e99&ctx=1x1&show=both&over=all&n=0&red=%&walks=0";
+    const hash = "#/nowhere?T=hot&k=-3&p=2&seed=1e99&ctx=1x1&show=both&over=all&lay=spiral&n=0&red=%&walks=0";
     expect(fromHash(hash)).toEqual(HOME);
     expect(fromHash("")).toEqual(HOME);
     expect(fromHash("#")).toEqual(HOME);

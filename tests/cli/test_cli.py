@@ -205,6 +205,17 @@ def test_see_draws_every_figure(ask, baby, tmp_path, figure):
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_states_can_stand_on_necklaces(ask, baby, tmp_path):
+    one, other = tmp_path / "a.svg", tmp_path / "b.svg"
+    assert ask("see", "before-after", baby, "--layout", "necklace", "--out", one)[0] == 0
+    assert ask("see", "before-after", baby, "--out", other)[0] == 0
+    assert one.read_text().startswith("<?xml") and one.read_text() != other.read_text()
+    code, _, err = ask(
+        "see", "state-graph", baby, "--layout", "necklace", "--every-length", "--out", tmp_path / "c.png"
+    )
+    assert code != 0 and "leave out --every-length" in err and not (tmp_path / "c.png").exists()
+
+
 def test_see_writes_graphviz_text_and_lists_its_pictures(ask, baby, tmp_path):
     assert ask("see", "state-graph", baby, "--out", tmp_path / "a.dot")[0] == 0
     assert (tmp_path / "a.dot").read_text().startswith("digraph")

@@ -22,6 +22,8 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "chain, shorter contexts too": (f"chain?{BABY}&every=1", "g.node >> nth=13"),
     "chain, A and B": (f"chain?{BABY}&b=baby-run@0&show=both", "g.node >> nth=15"),
     "chain, A less B": (f"chain?{BABY}&b=baby-run@0&show=difference", "text=percentage points"),
+    "chain, necklaces": (f"chain?{BABY}&lay=necklace", "text=rotations of one another"),
+    "chain, a small map": (f"chain?{BABY}&lay=map", "tr[aria-selected=true]"),
     "chain, a map": ("chain?m=large&ctx=103102&red=7", "tr[aria-selected=true]"),
     "chain, too large": ("chain?m=base", "text=Commodore 64"),
     "chain, no such model": ("chain?m=nobody", "text=isn't served here"),

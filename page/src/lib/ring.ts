@@ -60,7 +60,12 @@ export interface Sizes {
 }
 
 export interface Plan {
+  /** Whether arrows carry labels. */
   labelled: boolean;
+  /** Whether names and tokens stand beside the nodes, not in them. */
+  hasLists: boolean;
+  /** The states in the order in which keys go through them. */
+  order: number[];
   sizes: Sizes;
   positions: Point[];
   outward: Point[];
@@ -129,6 +134,26 @@ export function planRing(graph: Graph, measure: Measure, widestLabel: (edge: Edg
   const order = deBruijnOrder(graph.vocabSize, graph.contextLength);
   const { positions, outward } = stand(graph, order, labelled, room);
   const curves = curvesOf(graph, order, positions, outward, sizes, labelled);
+  const states = [...order.map((state) => graph.nGrowing + state), ...Array(graph.nGrowing).keys()];
+  return finished({ graph, measure, widestLabel, sizes, positions, outward, curves, labelled, hasLists: !labelled, order: states });
+}
+
+interface Drawn {
+  graph: Graph;
+  measure: Measure;
+  widestLabel: (edge: Edge) => string;
+  sizes: Sizes;
+  positions: Point[];
+  outward: Point[];
+  curves: Point[][];
+  labelled: boolean;
+  hasLists: boolean;
+  order: number[];
+}
+
+/** With labels, and the box that holds it all. */
+export function finished({ graph, measure, widestLabel, ...drawn }: Drawn): Plan {
+  const { sizes, positions, curves, labelled } = drawn;
   const boxes: Box[] = labelled
     ? graph.edges.map((edge) => ({
         width: measure(widestLabel(edge), sizes.labelType) + 3,
@@ -144,16 +169,7 @@ export function planRing(graph: Graph, measure: Measure, widestLabel: (edge: Edg
   ]);
   const margin = sizes.nodeRadius + 10;
   const around = positions.flatMap(([x, y]) => [[x - margin, y - margin] as Point, [x + margin, y + margin] as Point]);
-  return onScreen({
-    labelled,
-    sizes,
-    positions,
-    outward,
-    curves,
-    labelCentres,
-    listStarts,
-    ...extent([...corners, ...around, ...curves.flat()]),
-  });
+  return onScreen({ ...drawn, labelCentres, listStarts, ...extent([...corners, ...around, ...curves.flat()]) });
 }
 
 /** The plan for a screen, whose y points down. */

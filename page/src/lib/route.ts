@@ -14,6 +14,7 @@ import type { Scale } from "./tree-layout.ts";
 
 export const PLACES = ["chain", "tokens", "inside", "meaning", "red", "lessons"] as const;
 export const OVERLAYS = ["none", "data", "stationary", "entropy", "red"] as const;
+export const LAYOUTS = ["ring", "necklace", "map"] as const;
 export const SHOWN = ["a", "b", "both", "difference"] as const;
 export const WAYS = ["draw", "greedy", "beam"] as const;
 export const SCALES = ["step", "prompt"] as const satisfies readonly Scale[];
@@ -21,6 +22,7 @@ export const LESSONS = ["letters", "temperature", "fits", "activations", "attrac
 
 export type Place = (typeof PLACES)[number];
 export type Overlay = (typeof OVERLAYS)[number];
+export type Layout = (typeof LAYOUTS)[number];
 export type Shown = (typeof SHOWN)[number];
 export type Way = (typeof WAYS)[number];
 export type Lesson = (typeof LESSONS)[number];
@@ -52,6 +54,8 @@ export interface Route {
   sampler: Sampler;
   seed: number;
   overlay: Overlay;
+  /** How the states stand, where they are few enough for a ring. */
+  layout: Layout;
   /** Whether contexts that are not full yet count as states too. */
   every: boolean;
   /** Red states by number, and within how many tokens they must not be reached. */
@@ -95,6 +99,7 @@ export const HOME: Route = {
   sampler: PLAIN,
   seed: 1,
   overlay: "none",
+  layout: "ring",
   every: false,
   red: [],
   horizon: 100,
@@ -128,6 +133,7 @@ export function toHash(route: Route): string {
   if (topP !== PLAIN.topP) query.set("p", String(topP));
   if (route.seed !== HOME.seed) query.set("seed", String(route.seed));
   if (route.overlay !== "none") query.set("over", route.overlay);
+  if (route.layout !== HOME.layout) query.set("lay", route.layout);
   if (route.every) query.set("every", "1");
   if (route.red.length > 0) query.set("red", spellIds(route.red));
   if (route.horizon !== HOME.horizon) query.set("n", String(route.horizon));
@@ -167,6 +173,7 @@ export function fromHash(hash: string): Route {
     },
     seed: Math.trunc(number(query.get("seed"), 0, LARGEST_SEED, HOME.seed)),
     overlay: oneOf(OVERLAYS, query.get("over"), "none"),
+    layout: oneOf(LAYOUTS, query.get("lay"), HOME.layout),
     every: query.get("every") === "1",
     red: [...new Set(readIds(query.get("red")))],
     horizon: Math.trunc(number(query.get("n"), 1, LONGEST_HORIZON, HOME.horizon)),

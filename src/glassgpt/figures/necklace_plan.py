@@ -16,6 +16,7 @@ from glassgpt.figures.states import StateGraph
 
 BOW = 0.1  # of an arrow between rings, to its left, as a share of its length: so that two ways stay apart
 FROM_NODES = (0.2, 0.06)  # inches that arrows keep from nodes, with labels and without
+MOST_BENT = 300  # arrows each of which finds its own way past the states
 TOO_NEAR = 0.13  # inches between arrows that look like one
 
 
@@ -62,6 +63,7 @@ def _curves(
     """A curve for each edge, from the rim of its source to just before the rim of its target. Rings come first."""
     V, n = graph.vocab_size, graph.n_full
     labelled = has_labelled_arrows(graph)
+    bows = _bows(21 if labelled else 11 if len(graph.edges) <= MOST_BENT else 1)
     curves: dict[int, np.ndarray] = {}
     turning = {i for i, edge in enumerate(graph.edges) if edge.target == edge.source * V % n + edge.source * V // n}
     for index in sorted(range(len(graph.edges)), key=lambda index: index not in turning):
@@ -72,7 +74,9 @@ def _curves(
         elif index in turning:
             curve = _along(start, end, centres[edge.source])
         else:
-            curve = _across(start, end, positions, sizes, list(curves.values()) if labelled else [])
+            others = [other[::2] for other in curves.values()] if labelled else []
+            drawn = np.concatenate([np.zeros((0, 2)), *others])
+            curve = _across(start, end, positions, sizes, bows, drawn)
         curves[index] = geometry.between_nodes(curve, sizes.node_radius, gap=0.02 + 0.05 * (edge.target in graph.red))
     return [curves[index] for index in range(len(graph.edges))]
 
@@ -85,16 +89,21 @@ def _along(start: np.ndarray, end: np.ndarray, centre: np.ndarray) -> np.ndarray
 
 
 def _across(
-    start: np.ndarray, end: np.ndarray, nodes: np.ndarray, sizes: Sizes, others: list[np.ndarray]
+    start: np.ndarray, end: np.ndarray, nodes: np.ndarray, sizes: Sizes, bows: list[float], drawn: np.ndarray
 ) -> np.ndarray:
-    """The curve with nearly the usual bow that runs through no other state and along no other arrow."""
-    across, drawn = end - start, np.concatenate([np.zeros((0, 2)), *(other[::2] for other in others)])
-    clear = sizes.node_radius + (FROM_NODES[0] if others else FROM_NODES[1])
+    """The curve with nearly the usual bow that runs through no other state and along no other arrow.
+
+    drawn: points of other arrows, float array (points, 2).
+    """
+    way, clear = end - start, sizes.node_radius + FROM_NODES[0 if len(drawn) else 1]
     is_other = ~(np.isclose(nodes, start).all(axis=1) | np.isclose(nodes, end).all(axis=1))
     best, best_cost = np.zeros((0, 2)), np.inf
-    bows = np.linspace(-0.5, 0.5, 21 if others else 11)
-    for bow in sorted(bows, key=lambda bow: (round(abs(bow - BOW), 9), bow)):
-        curve = geometry.curve_through(start, (start + end) / 2 + bow * geometry.left_of(across), end)
+    for bow in bows:
+        if 9 * abs(bow - BOW) >= best_cost:
+            break  # the others are no better whatever they run through
+        curve = geometry.curve_through(start, (start + end) / 2 + bow * geometry.left_of(way), end)
+        if len(bows) == 1:
+            return curve
         touched = np.maximum(clear - nearest(nodes[is_other], curve[::4]), 0).sum() if is_other.any() else 0.0
         own = geometry.between_nodes(curve, sizes.node_radius, gap=0.0)[::2]
         shared = (nearest(own, drawn) < TOO_NEAR).sum() if len(drawn) else 0
@@ -102,3 +111,10 @@ def _across(
         if cost < best_cost - 1e-9:
             best, best_cost = curve, cost
     return best
+
+
+def _bows(n: int) -> list[float]:
+    """Ways to bend, the usual one first."""
+    if n == 1:
+        return [BOW]
+    return sorted(np.linspace(-0.5, 0.5, n).tolist(), key=lambda bow: (round(abs(bow - BOW), 9), bow))
