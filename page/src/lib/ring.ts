@@ -43,6 +43,7 @@ export interface Graph {
   /** Shorter contexts first; the last V^k are the full ones. */
   labels: string[];
   edges: Edge[];
+  symbols: readonly string[];
   vocabSize: number;
   contextLength: number;
   /** How many labels belong to contexts that are still growing. */
@@ -94,7 +95,7 @@ export function graphOf(symbols: readonly string[], contextLength: number, every
       }
     }
   }
-  return { labels, edges, vocabSize, contextLength, nGrowing: labels.length - vocabSize ** contextLength };
+  return { labels, edges, symbols, vocabSize, contextLength, nGrowing: labels.length - vocabSize ** contextLength };
 }
 
 /**

@@ -49,7 +49,8 @@ class Conversation:
     """Messages so far, and the model that answers them."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from glassgpt.loading import load_bundle, open_model
+        from glassgpt.loading import open_model
+        from glassgpt.weights.quantised import load_bundle
 
         bundle = open_model(args.ref, allow_pickle=args.allow_pickle)
         self.template, self.tokenizer = template_of(bundle)
