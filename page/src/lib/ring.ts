@@ -123,13 +123,26 @@ export function deBruijnOrder(vocabSize: number, contextLength: number): number[
   return order;
 }
 
-/** `room` scales the ring for narrow screens; `widestLabel` is what the arrows' labels must have room for. */
-export function planRing(graph: Graph, measure: Measure, widestLabel: (edge: Edge) => string, room = 1): Plan {
+export type Lines = Pick<Plan, "labelled" | "sizes" | "positions" | "outward" | "curves">;
+
+/** The first half of a plan: where the states stand, and how the arrows run. `room` scales it for narrow screens. */
+export function linesOf(graph: Graph, measure: Measure, room: number): Lines {
   const labelled = graph.edges.length <= MOST_LABELLED_ARROWS;
   const sizes = sizesFor(graph, measure, labelled, room);
   const order = deBruijnOrder(graph.vocabSize, graph.contextLength);
   const { positions, outward } = stand(graph, order, labelled, room);
-  const curves = curvesOf(graph, order, positions, outward, sizes, labelled);
+  return { labelled, sizes, positions, outward, curves: curvesOf(graph, order, positions, outward, sizes, labelled) };
+}
+
+/** The whole; `widestLabel` is what the arrows' labels must have room for. */
+export function planRing(
+  graph: Graph,
+  measure: Measure,
+  widestLabel: (edge: Edge) => string,
+  room = 1,
+  lines: Lines = linesOf(graph, measure, room),
+): Plan {
+  const { labelled, sizes, positions, curves } = lines;
   const boxes: Box[] = labelled
     ? graph.edges.map((edge) => ({
         width: measure(widestLabel(edge), sizes.labelType) + 3,
@@ -145,16 +158,7 @@ export function planRing(graph: Graph, measure: Measure, widestLabel: (edge: Edg
   ]);
   const margin = sizes.nodeRadius + 10;
   const around = positions.flatMap(([x, y]) => [[x - margin, y - margin] as Point, [x + margin, y + margin] as Point]);
-  return onScreen({
-    labelled,
-    sizes,
-    positions,
-    outward,
-    curves,
-    labelCentres,
-    listStarts,
-    ...extent([...corners, ...around, ...curves.flat()]),
-  });
+  return onScreen({ ...lines, labelCentres, listStarts, ...extent([...corners, ...around, ...curves.flat()]) });
 }
 
 /** The plan for a screen, whose y points down. */
