@@ -232,8 +232,9 @@ def load(browser: Browser) -> None:
         for slower in (1, 4):
             for _ in range(LOADS):
                 with shown(browser, address, slower) as page:
-                    page.wait_for_load_state("networkidle")  # first: whatever looks into the page takes time there
-                    page.locator("g.node").nth(7).wait_for()
+                    page.wait_for_load_state("networkidle")
+                    # Not by a locator, whose own program takes its time in the page.
+                    page.evaluate("until(() => document.querySelectorAll('g.node').length === 8)")
                     seen = page.evaluate("seen")
                     if slower > 1:
                         blocked.append(seen["blocked"])

@@ -135,7 +135,7 @@ class World {
   });
   /** Whether a chain is so large that these questions are asked beside the page. */
   private isLarge = $derived((this.tableA?.nStates ?? 0) > MOST_AT_ONCE);
-  private latest = $state.raw<{ id: string; question: Question; answer: Answer } | null>(null);
+  private latest = $state.raw<{ id: string; question: Question; answer: Answer; hasLaw: boolean } | null>(null);
   private atOnce: Answer | null = $derived.by(() => {
     const { question, modelA, chainA, modelB, chainB, isComparing, isLarge } = this;
     if (!question || isLarge || !modelA || !chainA) return null;
@@ -144,6 +144,8 @@ class World {
   /** Of a large chain the last answer stays until the next one comes. */
   private answer: Answer | null = $derived(this.isLarge ? (this.latest?.id === this.a?.id ? this.latest!.answer : null) : this.atOnce);
   isSettled = $derived(!this.isLarge || this.latest?.question === this.question);
+  /** Whether the law is that of what is shown, and not still the one before. */
+  isLawSettled = $derived(this.isSettled && (!this.isLarge || this.latest!.hasLaw));
   law: Law | null = $derived(this.answer?.law ?? null);
   danger: Reach | null = $derived(this.answer?.danger ?? null);
   dangerB: Reach | null = $derived(this.answer?.dangerB ?? null);
@@ -160,7 +162,7 @@ class World {
       question,
       then: (part) => {
         const before = this.latest?.id === a.id ? this.latest.answer : NOTHING_KNOWN;
-        this.latest = { id: a.id, question, answer: { ...before, ...part } };
+        this.latest = { id: a.id, question, answer: { ...before, ...part }, hasLaw: "law" in part };
       },
     });
   }

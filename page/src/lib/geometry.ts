@@ -22,8 +22,8 @@ export const add = (a: Point, b: Point): Point => [a[0] + b[0], a[1] + b[1]];
 export const subtract = (a: Point, b: Point): Point => [a[0] - b[0], a[1] - b[1]];
 export const scale = (a: Point, by: number): Point => [a[0] * by, a[1] * by];
 export const middleOf = (a: Point, b: Point): Point => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
-export const norm = ([x, y]: Point): number => Math.hypot(x, y);
-export const distance = (a: Point, b: Point): number => Math.hypot(a[0] - b[0], a[1] - b[1]);
+export const norm = ([x, y]: Point): number => Math.sqrt(x * x + y * y);
+export const distance = (a: Point, b: Point): number => norm(subtract(a, b));
 
 /** A curve of 201 points from a function of t in [0, 1]. */
 export function traced(at: (t: number) => Point): Point[] {
@@ -180,19 +180,21 @@ function surroundings(
   for (const node of nodes) {
     const x = Math.max(Math.abs(node[0] - centre[0]) - size.width / 2, 0);
     const y = Math.max(Math.abs(node[1] - centre[1]) - size.height / 2, 0);
-    if (Math.hypot(x, y) < nodeRadius + 5) cost += 100;
+    if (x * x + y * y < (nodeRadius + 5) ** 2) cost += 100;
   }
-  curves.forEach((curve, i) => {
-    if (!overlaps(centre, size, around[i].centre, around[i].size, 2 * NEAR)) return; // it is nowhere near
+  for (let i = 0; i < curves.length; i++) {
+    if (!overlaps(centre, size, around[i].centre, around[i].size, 2 * NEAR)) continue;
+    const curve = curves[i];
     let covered = 0;
     let near = 0;
-    curve.forEach((point, at) => {
-      const x = Math.abs(point[0] - centre[0]) - size.width / 2;
-      const y = Math.abs(point[1] - centre[1]) - size.height / 2;
+    for (let at = 0; at < curve.length; at++) {
+      const x = Math.abs(curve[at][0] - centre[0]) - size.width / 2;
+      const y = Math.abs(curve[at][1] - centre[1]) - size.height / 2;
+      if (x >= NEAR || y >= NEAR) continue;
+      near++;
       if (x < 1.5 && y < 1.5) covered += at < curve.length - 4 ? 1 : 3; // an arrow's head is worth more than its stem
-      if (x < NEAR && y < NEAR) near++;
-    });
+    }
     cost += i === own ? (16 * covered) / curve.length : 2 * covered + 0.8 * near;
-  });
+  }
   return cost;
 }

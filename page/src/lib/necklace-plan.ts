@@ -22,7 +22,7 @@ export function planNecklaces(graph: Graph, measure: Measure, widestLabel: (edge
   const outward = positions.map((position, state) => away(position, centres[state]));
   const turning = new Map(rings.flatMap((ring) => ring.map((state, i) => [state, ring[(i + 1) % ring.length]])));
   const curves = curvesOf(graph, positions, centres, outward, turning, sizes, labelled);
-  return finished({ graph, measure, widestLabel, sizes, positions, outward, curves, labelled, hasLists: false, order: rings.flat() });
+  return finished(graph, measure, widestLabel, { labelled, hasLists: false, order: rings.flat(), sizes, positions, outward, curves });
 }
 
 function sizesFor(graph: Graph, measure: Measure, labelled: boolean, room: number): Sizes {

@@ -43,6 +43,7 @@ export interface Graph {
   /** Shorter contexts first; the last V^k are the full ones. */
   labels: string[];
   edges: Edge[];
+  symbols: readonly string[];
   vocabSize: number;
   contextLength: number;
   /** How many labels belong to contexts that are still growing. */
@@ -99,7 +100,7 @@ export function graphOf(symbols: readonly string[], contextLength: number, every
       }
     }
   }
-  return { labels, edges, vocabSize, contextLength, nGrowing: labels.length - vocabSize ** contextLength };
+  return { labels, edges, symbols, vocabSize, contextLength, nGrowing: labels.length - vocabSize ** contextLength };
 }
 
 /**
@@ -127,33 +128,33 @@ export function deBruijnOrder(vocabSize: number, contextLength: number): number[
   return order;
 }
 
-/** `room` scales the ring for narrow screens; `widestLabel` is what the arrows' labels must have room for. */
-export function planRing(graph: Graph, measure: Measure, widestLabel: (edge: Edge) => string, room = 1): Plan {
+export type Lines = Pick<Plan, "labelled" | "hasLists" | "order" | "sizes" | "positions" | "outward" | "curves">;
+
+/** The first half of a plan: where the states stand, and how the arrows run. `room` scales it for narrow screens. */
+export function linesOf(graph: Graph, measure: Measure, room: number): Lines {
   const labelled = graph.edges.length <= MOST_LABELLED_ARROWS;
   const sizes = sizesFor(graph, measure, labelled, room);
   const order = deBruijnOrder(graph.vocabSize, graph.contextLength);
   const { positions, outward } = stand(graph, order, labelled, room);
   const curves = curvesOf(graph, order, positions, outward, sizes, labelled);
   const states = [...order.map((state) => graph.nGrowing + state), ...Array(graph.nGrowing).keys()];
-  return finished({ graph, measure, widestLabel, sizes, positions, outward, curves, labelled, hasLists: !labelled, order: states });
+  return { labelled, hasLists: !labelled, order: states, sizes, positions, outward, curves };
 }
 
-interface Drawn {
-  graph: Graph;
-  measure: Measure;
-  widestLabel: (edge: Edge) => string;
-  sizes: Sizes;
-  positions: Point[];
-  outward: Point[];
-  curves: Point[][];
-  labelled: boolean;
-  hasLists: boolean;
-  order: number[];
+/** The whole; `widestLabel` is what the arrows' labels must have room for. */
+export function planRing(
+  graph: Graph,
+  measure: Measure,
+  widestLabel: (edge: Edge) => string,
+  room = 1,
+  lines: Lines = linesOf(graph, measure, room),
+): Plan {
+  return finished(graph, measure, widestLabel, lines);
 }
 
-/** With labels, and the box that holds it all. */
-export function finished({ graph, measure, widestLabel, ...drawn }: Drawn): Plan {
-  const { sizes, positions, curves, labelled } = drawn;
+/** The second half: labels, and the box that holds it all. */
+export function finished(graph: Graph, measure: Measure, widestLabel: (edge: Edge) => string, lines: Lines): Plan {
+  const { labelled, sizes, positions, curves } = lines;
   const boxes: Box[] = labelled
     ? graph.edges.map((edge) => ({
         width: measure(widestLabel(edge), sizes.labelType) + 3,
@@ -169,7 +170,7 @@ export function finished({ graph, measure, widestLabel, ...drawn }: Drawn): Plan
   ]);
   const margin = sizes.nodeRadius + 10;
   const around = positions.flatMap(([x, y]) => [[x - margin, y - margin] as Point, [x + margin, y + margin] as Point]);
-  return onScreen({ ...drawn, labelCentres, listStarts, ...extent([...corners, ...around, ...curves.flat()]) });
+  return onScreen({ ...lines, labelCentres, listStarts, ...extent([...corners, ...around, ...curves.flat()]) });
 }
 
 /** The plan for a screen, whose y points down. */
