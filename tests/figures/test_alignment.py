@@ -86,6 +86,9 @@ def test_the_page_holds_the_entropies():
         drawn = line(PAGE, f"entropy {curve.method}")
         assert list(drawn.get_xdata()) == list(curve.steps)
         assert list(drawn.get_ydata()) == list(curve.entropy)
+        low, high = drawn.axes.get_ylim()
+        assert low == 0 and high > 1.05 * max(curve.entropy)  # or its marker would be cut off
+        assert all(float(tick).is_integer() for tick in drawn.axes.get_xticks())
 
 
 def test_the_page_holds_the_reliability_and_its_diagonal():

@@ -229,8 +229,8 @@ def draw_entropies(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("training step")
     axes.set_ylabel("entropy (nats a token)")
-    axes.set_ylim(bottom=0)
-    axes.margins(x=0.01)
+    axes.set_ylim(0, 1.08 * max(max(curve.entropy) for curve in curves) or 1.0)
+    axes.margins(x=0.02)
     _legend(axes, [curve.method for curve in curves], looks)
     _title(axes, title)
 
