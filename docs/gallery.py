@@ -209,7 +209,7 @@ def reduced(picture: bytes) -> bytes:
 def in_few_colours(dots: np.ndarray, near: float) -> Image.Image:
     """dots: uint8 (height, width, 3). Of colours nearer to each other than `near` the one with the most dots stands for
     all; of more than 256 such colours the rarest go to the nearest that is left."""
-    packed = dots.astype(np.int64) @ [1 << 16, 1 << 8, 1]
+    packed = dots.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     found, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
     colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=1).astype(np.float64)
     left = np.argsort(-counts, kind="stable")

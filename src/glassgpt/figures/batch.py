@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, INK, in_house_style, inch_axes, text_width
 from glassgpt.figures.margins import HINTING, caption_room, title_room, write_margins
 from glassgpt.figures.next_token import clipped

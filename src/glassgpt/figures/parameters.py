@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from glassgpt.errors import UsageError
 from glassgpt.figures.curves import shown_words
 from glassgpt.figures.embeddings import DIVERGING
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, in_house_style, text_width
 from glassgpt.figures.margins import HINTING, caption_room, title_room, write_margins
 from glassgpt.figures.next_token import share

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from glassgpt.errors import UsageError
+from glassgpt.figures.figure import Figure
 from glassgpt.figures.house_style import CATEGORIES, GREY, in_house_style, inch_axes, line_height
 from glassgpt.figures.margins import EDGE, caption_room, title_room, write_margins
 from glassgpt.figures.next_token import apart, filled
