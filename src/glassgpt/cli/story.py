@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import shlex
 import time
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +68,7 @@ def run_story(scenes: list[Scene], args: argparse.Namespace) -> int:
     make_folder(Path(args.out))
     say = console(error=True).print
     pace: list[tuple[float, float]] = []  # minutes as planned, and as they were
-    with _inside(Path(args.out)):
+    with contextlib.chdir(args.out):
         for number, scene in enumerate(scenes, 1):
             if scene.is_done():
                 continue
@@ -110,13 +108,3 @@ def _run(scene: Scene, args: argparse.Namespace) -> int:
 def _why(scene: Scene, args: argparse.Namespace, code: int) -> tuple[Any, ...]:
     what = f"at `glassgpt {scene.command}`, in {args.out}: the same command goes on from there"
     return (what, code) if code > 2 else (f"the story ended {what}",)
-
-
-@contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
