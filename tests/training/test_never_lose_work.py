@@ -112,6 +112,15 @@ def ended(pid: int) -> int:
     return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
+def killed_after(seconds: float, pid: int) -> int:
+    """Kill -9 a child after so long, unless it ends before; its exit code."""
+    late = time.monotonic() + seconds
+    while time.monotonic() < late and os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)  # of one that ended: nothing, it is waited for still
+    return ended(pid)
+
+
 def kill_at_random(recipe: Recipe, folder: Path, n: int, seed: int) -> dict[str, int]:
     """Kill -9 `n` times at random moments, each time going on; the moments come sooner if it gets on, else later."""
     rng, longest = random.Random(seed), 0.2
@@ -119,12 +128,10 @@ def kill_at_random(recipe: Recipe, folder: Path, n: int, seed: int) -> dict[str,
     out = folder / "run-0"
     while killed < n:
         before = Run(out).steps if (out / "manifest.json").exists() else []
-        pid = child(partial(train, recipe, out))
-        time.sleep(rng.uniform(0, longest))
-        os.kill(pid, signal.SIGKILL)
-        code = ended(pid)
+        code = killed_after(rng.uniform(0, longest), child(partial(train, recipe, out)))
         assert code in (0, -signal.SIGKILL), code
         if code == 0:  # it was done before it was killed: another one
+            longest *= 0.8
             runs += 1
             out = folder / f"run-{runs}"
             continue
@@ -183,6 +190,8 @@ def forked(there: Path, *tasks: str) -> tuple[list, str]:
 def _run_as_a_program(there: Path, tasks: list[str]) -> None:
     torch.set_num_threads(1)
     recipes = {"small": small(), "full": full(there / "text.txt", there / "tokens")}
+    train(small(), there / "warm")  # what is imported once begun is so here, not in each child: a second or two of torch
+    shutil.rmtree(there / "warm")
     found = []
     for name, kind, folder, *numbers in map(str.split, tasks):
         (there / folder).mkdir()
