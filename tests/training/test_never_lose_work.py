@@ -190,7 +190,9 @@ def forked(there: Path, *tasks: str) -> tuple[list, str]:
 def _run_as_a_program(there: Path, tasks: list[str]) -> None:
     torch.set_num_threads(1)
     recipes = {"small": small(), "full": full(there / "text.txt", there / "tokens")}
-    train(small(), there / "warm")  # what is imported once begun is so here, not in each child: a second or two of torch
+    train(
+        small(), there / "warm"
+    )  # what is imported once begun is so here, not in each child: a second or two of torch
     shutil.rmtree(there / "warm")
     found = []
     for name, kind, folder, *numbers in map(str.split, tasks):
