@@ -124,6 +124,8 @@ class World {
   distributionA: Distribution | null = $derived(
     this.logitsA ? shape(this.logitsA, this.route.sampler, this.orderedA ?? undefined) : null,
   );
+  /** What the model itself says, without a sampler. */
+  plainA: Distribution | null = $derived(this.logitsA ? shape(this.logitsA, PLAIN) : null);
   distributionB: Distribution | null = $derived(this.logitsB ? shape(this.logitsB, this.route.sampler) : null);
 
   /** What the long run and red follow from. */

@@ -53,6 +53,17 @@ describe("softmax and its cuts", () => {
     for (const n of [0, 1, 3, 50, 100, 200]) expect(likeliest(ties, n)).toEqual(sorted.slice(0, n));
   });
 
+  test("the entropy that comes with a distribution is that of its probabilities, close to certainty too", () => {
+    for (const temperature of [0, 0.01, 0.7, 1, 5]) {
+      for (const [topK, topP] of [[0, 1], [1, 1], [7, 1], [0, 0.4]]) {
+        const { probs, entropy: given } = shape(some, { temperature, topK, topP });
+        expect(given).toBeCloseTo(entropy(probs), 12);
+      }
+    }
+    const doubt = Math.exp(-60); // P(1) rounds to 1: by its logarithm the likelier token would add nothing
+    expect(shape(Float32Array.of(60, 0), { temperature: 1, topK: 0, topP: 1 }).entropy / (doubt * 61)).toBeCloseTo(1, 12);
+  });
+
   test("entropy and divergence have their known values", () => {
     expect(entropy([0.5, 0.5, 0])).toBeCloseTo(Math.LN2, 12);
     expect(entropy([1, 0])).toBe(0);

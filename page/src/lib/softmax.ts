@@ -22,6 +22,8 @@ export interface Distribution {
   /** How many of the likeliest tokens top-k leaves, and how many of those top-p leaves. */
   keptByK: number;
   keptByP: number;
+  /** Of `probs`, in nats. */
+  entropy: number;
 }
 
 /** Whether the sampler is the model itself. */
@@ -36,7 +38,7 @@ export function isCut({ topK, topP }: Sampler): boolean {
 
 export function softmax(logits: ArrayLike<number>, temperature = 1): Float64Array {
   const probs = new Float64Array(logits.length);
-  distribute(logits, temperature, probs, new Float64Array(logits.length));
+  distribute(logits, temperature, probs);
   return probs;
 }
 
@@ -47,32 +49,35 @@ export function logSoftmax(logits: ArrayLike<number>, temperature = 1): Float64A
 }
 
 /**
- * Write probabilities and their logarithms from the place `at` on. At temperature 0 all is on the likeliest token, the
- * lowest id among equals.
+ * Write probabilities, and their logarithms if wanted, from the place `at` on, and give their entropy in nats. At
+ * temperature 0 all is on the likeliest token, the lowest id among equals.
  */
-export function distribute(logits: ArrayLike<number>, temperature: number, probs: Float64Array, logs: Float64Array, at = 0): void {
+export function distribute(logits: ArrayLike<number>, temperature: number, probs: Float64Array, logs: Float64Array | null = null, at = 0): number {
   const n = logits.length;
   const top = argmax(logits);
   if (temperature === 0) {
     probs.fill(0, at, at + n);
-    logs.fill(-Infinity, at, at + n);
-    [probs[at + top], logs[at + top]] = [1, 0];
-    return;
+    probs[at + top] = 1;
+    logs?.fill(-Infinity, at, at + n);
+    if (logs) logs[at + top] = 0;
+    return 0;
   }
   const highest = logits[top] / temperature;
-  let total = 0;
+  let rest = 0; // of all but the likeliest, whose weight is 1
+  let below = 0; // how far below the highest they are, each by its weight: a sum of what is not negative
   for (let i = 0; i < n; i++) {
     const shifted = logits[i] / temperature - highest;
     const weight = Math.exp(shifted);
-    logs[at + i] = shifted;
     probs[at + i] = weight;
-    total += weight;
+    if (logs) logs[at + i] = shifted;
+    if (i !== top) rest += weight;
+    if (weight > 0) below -= weight * shifted;
   }
-  const logTotal = Math.log(total);
-  for (let i = at; i < at + n; i++) {
-    probs[i] /= total;
-    logs[i] -= logTotal;
-  }
+  const total = 1 + rest;
+  const logTotal = Math.log1p(rest);
+  for (let i = at; i < at + n; i++) probs[i] /= total;
+  if (logs) for (let i = at; i < at + n; i++) logs[i] -= logTotal;
+  return logTotal + below / total;
 }
 
 export function argmax(values: ArrayLike<number>): number {
@@ -88,12 +93,15 @@ export function falling(values: ArrayLike<number>): Float64Array {
 
 /** The distribution of a sampler. `ordered`, if at hand, is `falling(logits)`. */
 export function shape(logits: ArrayLike<number>, sampler: Sampler, ordered?: Float64Array): Distribution {
-  const uncut = softmax(logits, sampler.temperature);
   const n = logits.length;
-  if (sampler.temperature === 0) return { probs: uncut, uncut, keptByK: 1, keptByP: 1 };
-  if (!isCut(sampler)) return { probs: uncut, uncut, keptByK: n, keptByP: n };
+  const uncut = new Float64Array(n);
+  const entropy = distribute(logits, sampler.temperature, uncut);
+  if (sampler.temperature === 0) return { probs: uncut, uncut, keptByK: 1, keptByP: 1, entropy };
+  if (!isCut(sampler)) return { probs: uncut, uncut, keptByK: n, keptByP: n, entropy };
   const kept = keptOf(ordered ?? falling(logits), sampler);
-  return { probs: softmax(onlyKept(logits, kept), sampler.temperature), uncut, keptByK: kept.byK, keptByP: kept.byP };
+  const probs = new Float64Array(n);
+  const entropyOfKept = distribute(onlyKept(logits, kept), sampler.temperature, probs);
+  return { probs, uncut, keptByK: kept.byK, keptByP: kept.byP, entropy: entropyOfKept };
 }
 
 /** How many of the likeliest tokens the cuts leave, and the smallest logit among them. */
