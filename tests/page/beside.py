@@ -94,7 +94,7 @@ def expect_the_ring_of(page: Page, beside: Beside) -> None:
     soon(page, check)
 
 
-def expect_the_table_of(page: Page, beside: Beside, law: np.ndarray) -> None:
+def expect_the_table_of(page: Page, beside: Beside, law: np.ndarray, sequence: str = SEQUENCE) -> None:
     """Soon every cell of the table of states is Python's: names, probabilities, the data, the long run."""
     n, V = beside.probs.shape
 
@@ -105,7 +105,7 @@ def expect_the_table_of(page: Page, beside: Beside, law: np.ndarray) -> None:
             assert cells[0].split()[0] == beside.name(state)
             for token, p in enumerate(beside.probs[state]):
                 assert agrees(cells[1 + token], p, tenth), (cells, beside.probs[state])
-            assert cells[1 + V] == followers_of(beside.name(state), V)
+            assert cells[1 + V] == followers_of(beside.name(state), V, sequence)
             assert agrees(cells[2 + V], law[state], bar), (cells, law[state])
 
     soon(page, check)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tests.page.beside import Beside, expect_the_ring_of, expect_the_table_of
 from tests.page.browsing import expect, facts_of, rows_of, running, soon
 from tests.page.written import agrees, bar, bits, fixed, from_log, hundredth, percent, tenth
@@ -18,15 +19,18 @@ from glassgpt.figures.ablation import likeliest_of_both
 from glassgpt.models.ablation import Part, ablated_logits, ablations
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
+from glassgpt.models.trace import Want, trace
 from glassgpt.numerics import log_softmax
 from glassgpt.serving.sources import Source, source_of, untrained_baby
 from glassgpt.text.character import CharacterTokenizer
+from glassgpt.weights.run import Run
 
 pytestmark = pytest.mark.slow
 SAMPLERS = [(0.5, 0, 1.0), (2.0, 0, 1.0), (0.5, 1, 1.0), (2.0, 0, 0.6), (1.3, 2, 0.9), (0.0, 0, 1.0)]
 BARS = [(1.0, 0, 1.0), (0.5, 0, 1.0), (2.0, 0, 1.0), (0.7, 12, 1.0), (1.5, 0, 0.8), (2.0, 40, 0.5), (0.0, 0, 1.0)]
 BAR_TEXTS = """rows => rows.map((row) => [row.getAttribute("aria-label"),
   ...[".value", ".held"].map((part) => row.querySelector(part).textContent.trim())])"""
+SHAPES = "items => items.map((item) => item.querySelector('.number').textContent)"
 LARGE = GPTConfig(vocab_size=4, context_length=6, n_layer=1, n_head=2, n_embd=16, bias=False)  # 4,096 states
 
 
@@ -94,6 +98,52 @@ def test_the_table_under_temperature_top_k_and_top_p(open_page, baby_run):
             numbers.nth(at).press("Tab")
         beside = Beside(baby_run.model(), temperature, top_k, top_p)
         expect_the_table_of(page, beside, beside.law(start=0b111))
+
+
+def test_a_gpt_of_another_shape_trained_from_the_page(open_page, site):
+    """Vocabulary, context, layers, heads, width, sequence and seed are set, and the chain is that of such a GPT."""
+    page, sequence = open_page(), "0120210120210"
+    page.locator("summary", has_text="Settings").click()
+    wanted = {"tokens V": 3, "context k": 2, "layers": 2, "heads": 3, "width": 12, "steps": 20, "seed": 5}
+    for name, value in wanted.items():
+        page.get_by_label(name, exact=True).fill(str(value))
+    page.get_by_label("sequence", exact=True).fill(sequence)
+    expect(page.get_by_text("9 states", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.locator("output")).to_contain_text("step 20 of 20")
+    expect(page.locator("g.node")).to_have_count(9)
+    run = Run(site.api.trainings["trained-1"].folder)
+    config = run.config
+    assert (config.vocab_size, config.context_length, config.n_layer, config.n_head, config.n_embd) == (3, 2, 2, 3, 12)
+    assert run.recipe["run"]["seed"] == 5 and run.recipe["data"]["sequence"] == sequence
+    beside = Beside(run.model())
+    page.locator("g.node").first.click()
+    expect_the_table_of(page, beside, beside.law(), sequence)
+    expect_the_ring_of(page, beside)
+
+    def check():
+        facts = facts_of(page)
+        assert facts["parameters"] == f"{config.n_parameters:,}" and facts["shape"] == "2 layers, 3 heads, 12 wide"
+
+    soon(page, check)
+
+
+def test_the_shapes_of_the_blocks_are_those_of_the_tensors(open_page, base):
+    model, words = glassgpt.load(str(base))
+    ids = words.encode("Mira has a")
+    page = open_page(address("inside", "base", ctx=".".join(map(str, ids))))
+    residual = trace(model, ids, Want(residual=True)).residual
+    stream, lengths = f"{len(ids)} × {residual.shape[-1]}", np.linalg.norm(residual[1:, -1], axis=-1)
+    logits = model.hidden(torch.tensor([ids])) @ model.lm_head.weight.T
+    shapes = [str(len(ids)), *[stream] * len(residual), " × ".join(f"{n:,}" for n in logits.shape[1:])]
+
+    def check():
+        assert page.eval_on_selector_all("ol.flow li", SHAPES) == shapes
+        told = page.locator("ol.flow li .quiet").all_inner_texts()
+        for text, length in zip(told, lengths, strict=True):
+            assert agrees(text.removeprefix("‖x‖ "), length, lambda x: fixed(x, 1)), (told, lengths)
+
+    soon(page, check)
 
 
 def test_what_stands_in_the_circles(open_page, baby_run):
