@@ -17,10 +17,12 @@ from glassgpt.decoding.processors import processors
 from glassgpt.decoding.shaped import Shaped
 from glassgpt.evaluation.red import estimate_red
 from glassgpt.models.ablation import ablations
+from glassgpt.models.change import Change, changed
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.trace import Want, embedding_rows, trace
 from glassgpt.numerics import log_softmax
+from glassgpt.serving import models
 from glassgpt.serving.inside import mean_pooled, thumbs
 from glassgpt.serving.meaning import widest_view
 from glassgpt.serving.refusals import Cancelled
@@ -323,6 +325,63 @@ def test_a_trace_is_the_models(ask, baby_run):
     logprobs = log_softmax(baby_run.model(20).next_token_logits([[1, 0, 1]])[0])
     assert tensors["lens_logprobs"][4, 2] == pytest.approx(sorted(logprobs, reverse=True), abs=1e-5)
     assert np.array_equal(tensors["attention_thumbs"][3], found.attention[1])  # short enough to be shown as it is
+
+
+# ---- weights ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_are_the_models_own(ask, baby_run):
+    tensors, told = tensors_of(ask("weights", model=BABY, step=20, want=["wte.weight", "h.3.ln_2.bias"]))
+    own = dict(baby_run.model(20).named_parameters())
+    assert tensors.keys() == {"wte.weight", "h.3.ln_2.bias"}
+    assert all(np.array_equal(tensors[name], own[name].detach().numpy()) for name in tensors)
+    assert as_json(told["shapes"]) == {name: list(parameter.shape) for name, parameter in own.items()}
+    assert tensors_of(ask("weights", model=BABY, want=[]))[0] == {}
+    refused(ask("weights", model=BABY, want=["wte"]), 400, "usage")
+
+
+def test_every_question_may_be_about_a_model_with_one_weight_changed(ask, baby_run):
+    change = {"name": "h.1.attn.c_attn.weight", "at": [5, 7], "value": 1.5}
+    twin = changed(baby_run.model(20), Change(change["name"], (5, 7), 1.5))
+    asked = {"model": BABY, "step": 20, "change": change}
+    tensors, told = tensors_of(ask("chain", **asked))
+    assert np.array_equal(tensors["logits"], twin.context_table())
+    assert as_json(told["change"]) == change
+    for ids in ([1], [1, 0, 1]):
+        assert np.array_equal(tensors_of(ask("next", **asked, ids=ids))[0]["logits"], twin.next_token_logits([ids])[0])
+    seen = tensors_of(ask("trace", **asked, ids=[1, 0, 1], want=["attention:1"]))[0]
+    assert np.array_equal(seen["attention:1"], trace(twin, [1, 0, 1], Want(attention=(1,))).attention[0])
+    assert tensors_of(ask("weights", **asked, want=[change["name"]]))[0][change["name"]][5, 7] == 1.5
+    ((_, done),) = [e for e in events_of(ask("generate", **asked, ids=[1, 0, 1], seed=3).text) if e[0] == "done"]
+    assert done["ids"] == generate(twin, [1, 0, 1], len(done["ids"]), seed=3)
+    before = tensors_of(ask("chain", model=BABY, step=20))[0]["logits"]  # the model itself is as it was
+    assert np.array_equal(before, baby_run.model(20).context_table())
+    assert not np.array_equal(before, tensors["logits"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"name": "h.9.attn"}, "usage"),
+        ({"at": [0, 99]}, "usage"),
+        ({"at": [0]}, "usage"),
+        ({"at": [0, 0, 0]}, "too_big"),
+        ({"value": 1e7}, "usage"),
+        ({"value": "1"}, "usage"),
+        ({"more": 1}, "usage"),
+    ],
+)
+def test_a_change_that_means_nothing_is_refused(ask, wrong, kind):
+    change = {"name": "wte.weight", "at": [0, 0], "value": 0.5} | wrong
+    refused(ask("chain", model=BABY, step=20, change=change), {"usage": 400, "too_big": 413}[kind], kind)
+
+
+def test_weights_of_large_models_and_of_none_are_not_changed(monkeypatch, ask):
+    change = {"name": "wte.weight", "at": [0, 0], "value": 0.5}
+    refused(ask("landscape", model=BABY, plane="path", seed=0, change=change), 400, "usage")
+    refused(ask("chain", model="plain", change=change), 400, "usage")
+    monkeypatch.setattr(models, "MAX_CHANGEABLE", 10_000)
+    refused(ask("next", model=BABY, ids=[1], change=change), 413, "too_big")
 
 
 def test_nothing_is_sent_that_was_not_wanted(ask):

@@ -1,12 +1,14 @@
 """The page's interface, version 1: what each route reads and answers. The work itself is done elsewhere, in workers.
 
-A model is asked as {"model": ID, "step": STEP or null, ...}. A client that goes away takes its question along: what has
-not begun is never done, what is under way ends at its next step.
+A model is asked as {"model": ID, "step": STEP or null, ...}, and one with a weight changed by hand as the same with
+"change": {"name": PARAMETER, "at": [ROW, COLUMN], "value": NUMBER}. A client that goes away takes its question along:
+what has not begun is never done, what is under way ends at its next step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 from collections import OrderedDict
 from typing import Any
@@ -18,6 +20,8 @@ from starlette.routing import Route
 
 from glassgpt import __version__
 from glassgpt.evaluation.score import score
+from glassgpt.models.change import parameters_of
+from glassgpt.models.gpt_torch import as_numpy
 from glassgpt.serving.asked import Asked, read_asked
 from glassgpt.serving.beams import MOST_BEAMS, MOST_TOKENS, Search
 from glassgpt.serving.digits import Digits
@@ -26,7 +30,7 @@ from glassgpt.serving.generation import MAX_NEW_TOKENS, Writing
 from glassgpt.serving.inside import MAX_ABLATION_TOKENS, MAX_TRACE_TOKENS, MOST_WANTED, PartsQuestion, Wanted
 from glassgpt.serving.landscape import LandscapeQuestion
 from glassgpt.serving.meaning import MOST_NEIGHBOURS, View, neighbours
-from glassgpt.serving.models import MAX_NUMBERS, MAX_STATES, Models, Served
+from glassgpt.serving.models import MAX_CHANGEABLE, MAX_NUMBERS, MAX_STATES, Models, Served
 from glassgpt.serving.reading import MOST_LOGITS, MOST_SCORED, last_asked, logits_after_each
 from glassgpt.serving.recipes import MOST_STEPS, recipe_asked
 from glassgpt.serving.red import RedQuestion
@@ -57,6 +61,7 @@ class Api:
             "beams": self.beams,
             "score": self.score,
             "trace": self.trace,
+            "weights": self.weights,
             "ablations": self.ablations,
             "project": self.project,
             "neighbours": self.neighbours,
@@ -102,6 +107,7 @@ class Api:
             "max_logits": MOST_LOGITS,
             "max_scored_tokens": MOST_SCORED,
             "max_train_steps": MOST_STEPS,
+            "max_changeable": MAX_CHANGEABLE,
         }
         models = [served.about() for served in self.models.all_of_them()]
         return Json({"version": __version__, "models": models, "limits": limits})
@@ -205,6 +211,22 @@ class Api:
         def work() -> Response:
             found = wanted.looked_up(served.model(step), ids)
             return tensor_response(found, about(served, step) | {"ids": ids, "want": names})
+
+        return await answer_of(served.submit(work), request)
+
+    async def weights(self, request: Request) -> Response:
+        """The parameters that "want" names, as they are; the shapes of all are told beside them."""
+        asked, served, step = await self._asked(request)
+        names = asked.texts("want", MOST_WANTED)
+        asked.nothing_else()
+
+        def work() -> Response:
+            every = parameters_of(served.model(step))
+            if (stray := next((name for name in names if name not in every), None)) is not None:
+                raise Refusal("usage", f"want holds {stray[:60]!a}, which is no parameter", "ask with an empty want")
+            shapes = {name: list(tensor.shape) for name, tensor in every.items()}
+            found = {name: as_float32(as_numpy(every[name])) for name in names}
+            return tensor_response(found, about(served, step) | {"shapes": shapes})
 
         return await answer_of(served.submit(work), request)
 
@@ -330,7 +352,8 @@ def cancel_if_unread(job: Job) -> None:
 
 def about(served: Served, step: int | None) -> dict[str, Any]:
     """What every tensor says of where it comes from."""
-    return {"model": served.id, "step": step}
+    changes = {} if served.change is None else {"change": dataclasses.asdict(served.change)}
+    return {"model": served.id, "step": step} | changes
 
 
 async def answer_of(job: Job, request: Request) -> Response:

@@ -58,6 +58,8 @@ class LandscapeQuestion:
                 f"{served.id} is no run: a landscape is of a training, and needs the steps and the text that it kept",
                 "train one with `glassgpt train recipes/baby.toml --out runs/baby`, and serve it",
             )
+        if served.change is not None:
+            raise Refusal("usage", "a landscape is of the weights that were trained", "leave the change out")
         return cls(run, plane, seed)
 
     def answered(self, served: Served, step: int | None) -> Generator[Event, None, dict[str, Any]]:

@@ -6,6 +6,7 @@ tensor, so that `state()` can say how far that is.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from glassgpt.chain.information import EmpiricalChain
-from glassgpt.errors import GlassGPTError
+from glassgpt.errors import GlassGPTError, UnsupportedError
 from glassgpt.interface import LanguageModel
+from glassgpt.models.change import Change, changed
 from glassgpt.serving.asked import Asked
 from glassgpt.serving.names import MOST_SYMBOLS, Names
 from glassgpt.serving.refusals import Refusal, refusal_of
@@ -25,6 +27,8 @@ from glassgpt.serving.worker import Job, Worker
 MAX_STATES = 65_536
 MAX_NUMBERS = 1 << 24  # in the table of all states' logits
 NUMBERS_KEPT = 100_000_000  # in the parameters of a model's steps that stay in memory; at least one step does
+LARGEST_WEIGHT = 1e6  # that one may be changed to: float32 has room for sums of them
+MAX_CHANGEABLE = 1_000_000  # parameters of a model of which one may be changed: each question copies them
 
 
 class Served:
@@ -32,6 +36,7 @@ class Served:
 
     def __init__(self, name: str, source: Source) -> None:
         self.id, self.source = name, source
+        self.change: Change | None = None
         self.worker = Worker(source.title)
         self._models: OrderedDict[int | None, LanguageModel] = OrderedDict()
         self._names: Names | None = None
@@ -58,7 +63,21 @@ class Served:
             while len(self._models) > max(1, NUMBERS_KEPT // size):
                 self._models.popitem(last=False)
         self._models.move_to_end(step)
-        return self._models[step]
+        return self._models[step] if self.change is None else changed(self._models[step], self.change)
+
+    def with_change(self, change: Change) -> Served:
+        """The same in the same worker, its model with one weight changed.
+
+        Raises Refusal for a model that is too large, UnsupportedError for one that is no GPT.
+        """
+        if self.source.config is None:
+            raise UnsupportedError("only a GPT has weights that can be changed, and this model is none")
+        if (size := self.source.config.n_parameters) > MAX_CHANGEABLE:
+            what = f"{self.id} has {size:,} parameters, and by hand they are changed of models with up to"
+            raise Refusal("too_big", f"{what} {MAX_CHANGEABLE:,}", "change a weight of a smaller model")
+        twin = copy.copy(self)
+        twin.change = change
+        return twin
 
     def _read(self, step: int | None) -> LanguageModel:
         def progress(done: int, total: int) -> None:
@@ -115,6 +134,13 @@ class Served:
         }
 
 
+def change_asked(asked: Asked) -> Change:
+    name, value = asked.text("name"), asked.number("value", -LARGEST_WEIGHT, LARGEST_WEIGHT)
+    at = tuple(asked.ids("at", MAX_CHANGEABLE, most=2))
+    asked.nothing_else()
+    return Change(name, at, value)
+
+
 def states_of(vocab_size: int, context_length: int) -> int | None:
     """vocab_size ** context_length, or None where so many can't be listed, or their logits can't.
 
@@ -158,12 +184,17 @@ class Models:
         return list(self._served.values())
 
     def meant(self, asked: Asked) -> tuple[Served, int | None]:
-        """The model that a request names, and the kept step. Raises Refusal if there is none."""
+        """The model that a request names, and the kept step. Raises Refusal if there is none.
+
+        With "change": {"name", "at", "value"} it is that model with one weight changed.
+        """
         name, step = asked.text("model"), asked.take("step", None)
         served = self._served.get(name)
         if served is None:
             known = ", ".join(self._served) or "none"
             raise Refusal("missing", f"no model is called {name[:60]!a}; there is: {known}")
+        if asked.has("change"):
+            served = served.with_change(change_asked(asked.part("change")))
         if step is None:
             return served, None
         if type(step) is not int:
