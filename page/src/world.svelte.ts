@@ -5,6 +5,7 @@
 
 import { untrack } from "svelte";
 import { Api, ApiError, isCancelled, type ChainReply, type Info, type ModelInfo, type TrainRequest } from "./lib/api.ts";
+import { spellChange, type Change } from "./lib/change.ts";
 import { Background } from "./lib/background.ts";
 import { lossOn, tableOf, type Law, type Reach, type Table } from "./lib/chain.ts";
 import { countWindows, idsOf, numberOf, tokensOf, visible } from "./lib/contexts.ts";
@@ -31,7 +32,9 @@ const HASH_MS = 150;
 /** After more steps than any training makes: only its end is waited for. */
 const NO_STEP = 999_999_999;
 
-export const keyOf = ({ id, step }: ModelRef): string => `${id}@${step ?? ""}`;
+export const keyOf = ({ id, step, change }: ModelRef): string => `${id}@${step ?? ""}${change ? `~${spellChange(change)}` : ""}`;
+/** The same with its weights as they were. */
+export const unchanged = ({ id, step }: ModelRef): ModelRef => ({ id, step });
 
 export type Mode = Theme | "system";
 
@@ -182,6 +185,13 @@ class World {
     return [...points].map(([step, loss]) => ({ step, loss })).sort((x, y) => x.step - y.step);
   });
 
+  /** The loss of what is shown. */
+  lossA: number | null = $derived.by(() => {
+    const { a, modelA, chainA, losses } = this;
+    if (a?.change) return modelA && chainA ? lossOf(modelA, chainA) : null;
+    return losses.find(({ step }) => step === a?.step)?.loss ?? null;
+  });
+
   // ---- choosing ----------------------------------------------------------------------------------------------
 
   private hashTimer = 0;
@@ -327,6 +337,26 @@ class World {
     if (!this.a) return;
     if (this.a.step !== null && step < this.a.step) this.did("scrub");
     this.go({ a: { id: this.a.id, step } }, "replace");
+  }
+
+  private wish: ModelRef | null = null;
+
+  /** Change a weight by hand, or put it back: as soon as the table of such a model is there. The newest wish counts. */
+  async change(change: Change | null): Promise<void> {
+    const { a, modelA } = this;
+    if (!a || !modelA) return;
+    const isWaiting = this.wish !== null;
+    this.wish = change ? { ...a, change } : unchanged(a);
+    while (!isWaiting && this.wish) {
+      const ref: ModelRef = this.wish;
+      try {
+        if (modelA.n_states !== null && !this.chains.has(keyOf(ref))) this.keepChain(ref, await this.api.chain(ref));
+        if (this.a?.id === ref.id && this.a.step === ref.step) this.go({ a: ref }, "replace");
+      } catch (error) {
+        this.tell(this.t("change.failed"), error);
+      }
+      if (this.wish === ref) this.wish = null;
+    }
   }
 
   /** One kept step back or forward. */
@@ -608,15 +638,16 @@ class World {
     const models = [...new Set([this.modelA, this.modelB])].filter((model) => model?.n_states != null && !this.isLive(model.id)) as ModelInfo[];
     const known: Known = { models: [], chains: [], replies: [] };
     for (const model of models) {
-      const refs = [...(model.steps.length > 0 ? model.steps : [null])].map((step) => ({ id: model.id, step }));
+      const kept = [...(model.steps.length > 0 ? model.steps : [null])].map((step): ModelRef => ({ id: model.id, step }));
+      const refs = [...kept, ...[this.a, this.b].filter((ref) => ref?.id === model.id && ref.change !== undefined)] as ModelRef[];
       const chains = refs.flatMap((ref) => (this.chains.has(keyOf(ref)) ? [{ ref, chain: this.chains.get(keyOf(ref))! }] : []));
       const isMuch = chains.length * model.n_states! * model.vocab_size > most;
       const shown = [this.a, this.b].map((ref) => ref && keyOf(ref));
-      const kept = isMuch ? chains.filter(({ ref }) => shown.includes(keyOf(ref))) : chains;
-      if (kept.length === 0) continue;
+      const carried = isMuch ? chains.filter(({ ref }) => shown.includes(keyOf(ref))) : chains;
+      if (carried.length === 0) continue;
       known.models.push(model);
-      known.chains.push(...kept);
-      for (const { ref } of kept.filter(({ ref }) => shown.includes(keyOf(ref)))) known.replies.push(...(await this.knownShort(ref, model)));
+      known.chains.push(...carried);
+      for (const { ref } of carried.filter(({ ref }) => shown.includes(keyOf(ref)))) known.replies.push(...(await this.knownShort(ref, model)));
     }
     return known;
   }
@@ -634,7 +665,7 @@ class World {
   /** A saved page has them of the steps only that were shown when it was saved. */
   get canHaveShort(): boolean {
     const { a, saved } = this;
-    return saved === null || saved.replies.some(({ id, step }) => id === a?.id && step === a.step);
+    return saved === null || saved.replies.some((reply) => a !== null && keyOf(reply) === keyOf(a));
   }
 
   private keepReply(key: string, logits: Float32Array): void {
@@ -734,7 +765,10 @@ class World {
   }
 
   private keepChain(ref: ModelRef, chain: ChainReply): void {
-    this.chains = new Map([...this.chains, [keyOf(ref), chain]]);
+    // Of models changed by hand, as many as a slider passes, those that are shown stay.
+    const shown = [this.a, this.b].map((ref) => ref && keyOf(ref));
+    const kept = ref.change ? [...this.chains].filter(([key]) => !key.includes("~") || shown.includes(key)) : this.chains;
+    this.chains = new Map([...kept, [keyOf(ref), chain]]);
   }
 
   private find(ref: ModelRef | null): ModelInfo | null {
@@ -745,8 +779,8 @@ class World {
   private resolve(ref: ModelRef | null): ModelRef | null {
     const model = this.find(ref);
     if (!ref || !model) return null;
-    if (model.steps.length === 0) return { id: ref.id, step: null };
-    return { id: ref.id, step: ref.step !== null && model.steps.includes(ref.step) ? ref.step : model.steps.at(-1)! };
+    if (model.steps.length === 0) return { ...ref, step: null };
+    return { ...ref, step: ref.step !== null && model.steps.includes(ref.step) ? ref.step : model.steps.at(-1)! };
   }
 
   /** Where the page begins: with the smallest model there is, before its training if that was kept. */

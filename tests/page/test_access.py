@@ -25,6 +25,10 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "chain, necklaces": (f"chain?{BABY}&lay=necklace", "text=rotations of one another"),
     "chain, a small map": (f"chain?{BABY}&lay=map", "tr[aria-selected=true]"),
     "chain, a map": ("chain?m=large&ctx=103102&red=7", "tr[aria-selected=true]"),
+    "chain, a weight changed": (
+        "chain?m=baby-run@50~h.1.mlp.c_fc.weight:2.1:1.7&ctx=101&b=baby-run@50&show=both",
+        "section.weights canvas",
+    ),
     "chain, too large": ("chain?m=base", "text=Commodore 64"),
     "chain, no such model": ("chain?m=nobody", "text=isn't served here"),
     "tokens, empty": ("tokens?m=base", "text=No text yet"),

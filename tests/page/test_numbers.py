@@ -17,6 +17,7 @@ import glassgpt
 from glassgpt.decoding.processors import apply, processors
 from glassgpt.figures.ablation import likeliest_of_both
 from glassgpt.models.ablation import Part, ablated_logits, ablations
+from glassgpt.models.change import Change, changed
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT
 from glassgpt.models.trace import Want, trace
@@ -126,6 +127,57 @@ def test_a_gpt_of_another_shape_trained_from_the_page(open_page, site):
         assert facts["parameters"] == f"{config.n_parameters:,}" and facts["shape"] == "2 layers, 3 heads, 12 wide"
 
     soon(page, check)
+
+
+def test_a_weight_changed_by_hand_changes_the_chain_as_in_python(open_page, site, baby_run):
+    """Chosen by its numbers and by keys in the map, moved by the slider; beside it the model as it was; put back."""
+    name, before = "h.2.mlp.c_fc.weight", Beside(baby_run.model(50))
+    page = open_page(address(ctx="101"))
+    page.locator("summary", has_text="Change one weight").click()
+    page.get_by_label("Parameter").select_option(name)
+    page.get_by_label("Row", exact=True).fill("20")
+    page.get_by_label("Row", exact=True).press("Tab")
+    expect(page.get_by_label("Column", exact=True)).to_have_value("0")
+    picture = page.get_by_role("img", name=re.compile(rf"{name}, 64 × 16"))
+    picture.press("ArrowDown")  # on its side: the columns of the matrix go down
+    picture.press("Enter")
+    expect(page.get_by_label("Column", exact=True)).to_have_value("1")
+    weight = float(before.model.get_parameter(name)[20, 1].detach())
+    expect(page.get_by_text(f"it was {weight:+.4f}".replace("-", "−"))).to_be_visible()
+    slider = page.locator("#weight")
+    for value in (-2.5, 3, 2.5):
+        slider.fill(str(value))
+    beside = Beside(changed(before.model, Change(name, (20, 1), 2.5)))
+    assert abs(beside.probs - before.probs).max() > 0.02
+    expect_the_table_of(page, beside, beside.law())
+    expect_the_ring_of(page, beside)
+
+    def check():
+        shown = page.locator("output").inner_text()
+        loss = re.search(r"loss (\S+) nats", shown)
+        assert loss and agrees(loss[1], beside.loss(), lambda x: fixed(x, 4)), (shown, beside.loss())
+        said = page.get_by_text(re.compile(r"^Loss \S+ before")).inner_text().split()
+        assert agrees(said[1], before.loss(), lambda x: fixed(x, 4)), (said, before.loss())
+        assert agrees(said[3], beside.loss(), lambda x: fixed(x, 4)), (said, beside.loss())
+        code = page.locator("aside pre").inner_text().splitlines()
+        assert f'model = changed(model, Change("{name}", (20, 1), 2.5))' in code
+
+    soon(page, check)
+    expect(page).to_have_url(re.compile(r"%3A20\.1%3A2\.5"))
+    page.reload()
+    expect_the_table_of(page, beside, beside.law())
+    page.get_by_role("button", name="Compare with it unchanged").click()
+    page.locator("label", has=page.get_by_role("radio", name="A − B")).click()
+
+    def check_gaps():
+        for state, cells in enumerate(rows_of(page)):
+            for text, gap in zip(cells[1:3], 100 * (beside.probs[state] - before.probs[state]), strict=True):
+                assert agrees(text.replace("−", "-").lstrip("+"), gap, lambda x: fixed(x, 1)), (cells, gap)
+
+    soon(page, check_gaps)
+    page.get_by_role("button", name="1 weight changed").click()
+    page.get_by_label("Compare").or_(page.locator("#compare")).first.select_option("")
+    expect_the_table_of(page, before, before.law())
 
 
 def test_the_shapes_of_the_blocks_are_those_of_the_tensors(open_page, base):

@@ -1,5 +1,6 @@
 /** The page's one way to the server: typed calls that can be given up, and one class of error. */
 
+import type { Change } from "./change.ts";
 import type { Land, LandEvent, Plane } from "./landscape.ts";
 import { floats, parseSafetensors, type Tensors } from "./safetensors.ts";
 import { bytesOf } from "./saved.ts";
@@ -53,6 +54,7 @@ export interface Info {
     max_beam_tokens?: number;
     max_logits?: number;
     max_scored_tokens?: number;
+    max_changeable?: number;
   };
 }
 
@@ -207,6 +209,12 @@ export class Api {
   /** What goes on inside for a text: the named tensors, each of them only if it was asked for. */
   async trace(model: ModelRef, ids: readonly number[], want: string[], signal?: AbortSignal): Promise<Tensors> {
     return this.tensors("/trace", { ...named(model), ids, want }, signal);
+  }
+
+  /** The shapes of all parameters, and the numbers of those that are named. */
+  async weights(model: ModelRef, want: string[], signal?: AbortSignal): Promise<{ shapes: Record<string, number[]>; values: Float32Array[] }> {
+    const file = await this.tensors("/weights", { ...named(model), want }, signal);
+    return { shapes: JSON.parse(file.metadata.shapes) as Record<string, number[]>, values: want.map((name) => floats(file, name)) };
   }
 
   async project(
@@ -369,8 +377,8 @@ export function isCancelled(error: unknown): boolean {
   return error instanceof ApiError && error.type === "cancelled";
 }
 
-function named({ id, step }: ModelRef): { model: string; step: number | null } {
-  return { model: id, step };
+function named({ id, step, change }: ModelRef): { model: string; step: number | null; change?: Change } {
+  return change ? { model: id, step, change } : { model: id, step };
 }
 
 function spelled({ temperature, topK, topP }: Sampler) {

@@ -8,6 +8,7 @@
  */
 
 import { readPart, spellPart, type Part } from "./ablation.ts";
+import { readChange, spellChange, type Change } from "./change.ts";
 import { PLAIN, type Sampler } from "./softmax.ts";
 import { bounded, grown, isPath, MOST_BEAMS, MOST_DEPTH, MOST_NODES, readSearch, readTree, rooted, spelled, spelledSearch, type Tree } from "./tree.ts";
 import type { Scale } from "./tree-layout.ts";
@@ -31,6 +32,8 @@ export type Lesson = (typeof LESSONS)[number];
 export interface ModelRef {
   id: string;
   step: number | null;
+  /** One of its weights as it was changed by hand. */
+  change?: Change;
 }
 
 export interface Route {
@@ -207,12 +210,16 @@ function readTreeOf(query: URLSearchParams, ids: readonly number[]): Tree {
 }
 
 /** "baby@50". A model's name may hold an @ itself, so the last one counts, and only before a number. */
-function spellRef({ id, step }: ModelRef): string {
-  return step === null ? (/@\d*$/.test(id) ? `${id}@` : id) : `${id}@${step}`;
+function spellRef({ id, step, change }: ModelRef): string {
+  const which = step === null ? (/@\d*$/.test(id) ? `${id}@` : id) : `${id}@${step}`;
+  return change ? `${which}~${spellChange(change)}` : which;
 }
 
 function readRef(text: string | null): ModelRef | null {
   if (!text) return null;
+  const tilde = text.lastIndexOf("~");
+  const change = tilde > 0 ? readChange(text.slice(tilde + 1)) : null;
+  if (change) return { ...readRef(text.slice(0, tilde))!, change };
   const [, id, step] = /^(.*)@(\d*)$/s.exec(text) ?? [];
   if (!id) return { id: text, step: null };
   return { id, step: step === "" ? null : Number(step) };

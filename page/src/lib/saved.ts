@@ -20,14 +20,14 @@ export interface Saved {
   mode: "light" | "dark" | "system";
   /** When it was saved: 2025-11-28. */
   date: string;
-  chains: { id: string; step: number | null; logits: string }[];
+  chains: (ModelRef & { logits: string })[];
   counts: { id: string; counts: string }[];
   /** The text that the lessons count, if a reader gave one. */
   text: string;
   /** What the lessons had from the server, by what was asked. */
   lessons: Record<string, string>;
   /** Logits after contexts that are not full yet. */
-  replies: { id: string; step: number | null; ids: number[]; logits: string }[];
+  replies: (ModelRef & { ids: number[]; logits: string })[];
 }
 
 export interface Known {
