@@ -107,6 +107,25 @@ class Trace(Displayed):
     def __repr__(self) -> str:
         return self.told()
 
+    def steps_of(self, layer: int, head: int) -> dict[str, np.ndarray]:
+        """All that one head does: queries, keys, values (T, D); scores (T, T), and with alibi its slope (1,); weights
+        (T, T), which are its `attention`; mix (T, D); written (T, C).
+
+        Raises UsageError for a head that isn't there, or of a layer whose heads and attention weren't both wanted.
+        """
+        if layer not in self.head_layers or layer not in self.attention_layers:
+            raise UsageError(f"this trace doesn't hold the heads of layer {layer}: want its attention and its heads")
+        at, weights = self.head_layers.index(layer), self.attention_layers.index(layer)
+        arrays: list[np.ndarray] = [getattr(self, name)[at] for name in STEPS]
+        q, k, v, scores, mixes, written = arrays
+        if not 0 <= head < len(q):
+            raise UsageError(f"heads are numbers from 0 to {len(q) - 1}, got {head}")
+        assert self.attention is not None
+        shared = head // (len(q) // len(k))
+        steps = {"queries": q[head], "keys": k[shared], "values": v[shared], "scores": scores[head]}
+        steps |= {"weights": self.attention[weights, head], "mix": mixes[head], "written": written[head]}
+        return steps if self.slopes is None else steps | {"slope": self.slopes[[head]]}
+
     def told(self, name_of: Callable[[int], str] = str) -> str:
         """What it holds, in a few lines. `name_of` says how a token is written, else by its id."""
         tokens = [name_of(int(token)) for token in self.tokens]
