@@ -130,20 +130,20 @@ export interface Columns {
   values: number;
   /** Of queries, keys, values and the mix. */
   strip: number;
-  /** The longest bar, and with its number. */
+  /** The longest bar, behind which its number stands. */
   bar: number;
   width: number;
 }
 
-const [GAP, SCORE, NUMBER, CELL] = [12, 46, 42, 40];
+const [GAP, SCORE, NUMBER, CELL, EDGE] = [12, 46, 42, 40, 1];
 
 /** As many pixels as there are, and no more than cells with numbers need. `names`: of the longest. */
 export function columnsOf(width: number, D: number, names: number): Columns {
-  const room = Math.max(width - names - SCORE - NUMBER - 3 * GAP, 90);
+  const room = Math.max(width - names - SCORE - NUMBER - 3 * GAP - EDGE, 90);
   const bar = Math.round(Math.min(Math.max(room / 5, 16), 110));
   const strip = Math.floor(Math.min((room - bar) / 2, Math.max(CELL * D, 160)));
   const scores = names + strip + GAP;
   const weights = scores + SCORE + GAP;
   const values = weights + bar + NUMBER + GAP;
-  return { keys: names, scores, weights, values, strip, bar, width: values + strip };
+  return { keys: names, scores, weights, values, strip, bar, width: values + strip + EDGE };
 }
