@@ -181,6 +181,25 @@ def test_heads_that_are_wanted_alone_are_the_same():
         np.testing.assert_array_equal(getattr(one, name)[0], getattr(every, name)[1])
 
 
+def test_the_steps_of_one_head_are_its_own():
+    model = model_of(SHAPES["llama"])
+    found = trace(model, tokens_of(), Want(attention=[2, 1], heads=[1]))
+    steps = found.steps_of(1, 3)
+    assert list(steps) == ["queries", "keys", "values", "scores", "weights", "mix", "written"]
+    shared = {"keys": found.keys[0, 1], "values": found.values[0, 1]}  # heads 2 and 3 share the second
+    own = {"queries": found.queries, "scores": found.scores, "mix": found.mixes, "written": found.written}
+    for name, value in ({name: value[0, 3] for name, value in own.items()} | shared).items():
+        np.testing.assert_array_equal(steps[name], value)
+    np.testing.assert_array_equal(steps["weights"], found.attention[1, 3])
+    np.testing.assert_allclose(steps["queries"] @ steps["keys"].T / np.sqrt(6), steps["scores"], atol=1e-12)
+    for layer in (0, 2):  # of the third the heads weren't wanted
+        with pytest.raises(UsageError, match=f"doesn't hold the heads of layer {layer}: want its attention"):
+            found.steps_of(layer, 0)
+    for head in (-1, 4):
+        with pytest.raises(UsageError, match=f"heads are numbers from 0 to 3, got {head}"):
+            found.steps_of(1, head)
+
+
 def test_hidden_is_the_mlp_after_its_activation():
     model = model_of(SHAPES["one layer, one head"])
     found, params = trace(model, tokens_of(), EVERYTHING), tensors_of(model)

@@ -199,6 +199,7 @@ def test_axe_finds_nothing_when_something_fails(page, site, axe, watch):
         "chain, a state",
         "tokens, words and cuts",
         "tokens, beams",
+        "inside, a head step by step",
         "red, a pattern",
         "lessons, digits",
         "lessons, landscape",

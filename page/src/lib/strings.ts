@@ -946,7 +946,7 @@ const ZH: Record<Key, string> = {
   "strips.caption": "一行是一个 token，一列是向量中的一个数：蓝色为负，橙色为正。",
   "strips.alone": "每个 token 变成一个向量",
   "strips.alone.caption": "这个模型不为位置加任何东西：它的头在比较 token 时才考虑位置。",
-  "strips.token": "token",
+  "strips.token": "token 本身",
   "strips.position": "位置",
   "strips.sum": "和",
 
