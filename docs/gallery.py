@@ -83,6 +83,7 @@ GROUPS = {
         "embedding-sum": "baby --text 101",
         "attention": f"base {_READ}",
         "attention-head": f"base {_READ} --layer 1 --head 2",
+        "head": "baby --text 101 --layer 1 --head 2",
         "ablation": f"base {_READ}",
         "lens": 'base --text "Corina lives in Oakwick. Corina has a goat."',
     },

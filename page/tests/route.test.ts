@@ -38,6 +38,7 @@ const BUSY: Route = {
   layer: 2,
   head: 3,
   off: { layer: 2, head: null },
+  steps: 3,
   lesson: "fits",
   knobs: { n: "7", noise: "0.25", text: "(())", before: "的_é" },
 };
@@ -61,6 +62,11 @@ describe("the address", () => {
     expect(fromHash("#/inside?off=3.2").off).toEqual({ layer: 3, head: 2 });
     expect(fromHash("#/inside?off=0.mlp").off).toEqual({ layer: 0, head: null });
     for (const wrong of ["3", "3.", ".2", "3.2.1", "-1.0", "3.x", "9999.0", "0.1001"]) expect(fromHash(`#/inside?off=${wrong}`).off).toBeNull();
+  });
+
+  test("a head is shown step by step at a token, or at the last whichever that is", () => {
+    for (const steps of [0, 17, "last"] as const) expect(fromHash(toHash({ ...HOME, place: "inside", steps })).steps).toBe(steps);
+    for (const wrong of ["", "-1", "first", "1.5", "12345"]) expect(fromHash(`#/inside?steps=${wrong}`).steps).toBeNull();
   });
 
   test.each(["a b", "runs/baby", "x@", "x@1", "é&m=?#%"])("a model called %j keeps its name", (id) => {

@@ -34,10 +34,11 @@ def test_every_picture_of_a_model_with_a_text_in_it_is_drawn(figure, base, tmp_p
     assert json.loads(capsys.readouterr().out) == {"figure": figure, "file": str(out)}
 
 
-@pytest.mark.parametrize("figure", ["next-token", "attention", "ablation", "lens", "meaning-path"])
+@pytest.mark.parametrize("figure", ["next-token", "attention", "head", "ablation", "lens", "meaning-path"])
 def test_a_hostile_text_is_drawn_as_the_text_it_is(figure, base, tmp_path):
     out = tmp_path / "picture.png"
-    assert see(figure, base, "--text", HOSTILE[:40], "--out", out, "--max-new-tokens", 4) == 0 and is_picture(out)
+    text = HOSTILE[:20] if figure == "head" else HOSTILE[:40]  # which has room for 24 tokens
+    assert see(figure, base, "--text", text, "--out", out, "--max-new-tokens", 4) == 0 and is_picture(out)
 
 
 def test_the_bars_are_of_the_head_that_was_asked_for(base, tmp_path, monkeypatch):
@@ -58,6 +59,22 @@ def test_the_bars_are_of_the_head_that_was_asked_for(base, tmp_path, monkeypatch
         assert abs(shown[name] - probability) < 1e-5
     whole = np.exp(log_softmax(load(base)[0].next_token_logits([ids])[0]))
     assert abs(effects.heads[0, 1] - float(jensen_shannon(whole, probs)) / np.log(2)) < 1e-6
+
+
+def test_the_steps_are_of_the_head_that_was_asked_for(base, tmp_path, monkeypatch):
+    """And its queries times its keys give the weights of the same head that attention-head draws."""
+    drawn = {}
+    for module, name in (("head", "draw_head"), ("attention", "draw_attention_head")):
+        keep = lambda *data, name=name: drawn.update({name: data}) or Figure()  # noqa: E731
+        monkeypatch.setattr(f"glassgpt.figures.{module}.{name}", keep)
+    for figure in ("head", "attention-head"):
+        out = tmp_path / f"{figure}.svg"
+        assert see(figure, base, "--text", TEXT, "--layer", 1, "--head", 1, "--title", "A", "--out", out) == 0
+    (steps, *named), (maps, *_) = drawn["draw_head"], drawn["draw_attention_head"]
+    assert named == [1, 1, "A"] and list(steps.tokens) == list(maps.tokens)
+    scores = steps.queries @ steps.keys.T / steps.queries.shape[1] ** 0.5
+    ahead = np.triu(np.full(scores.shape, -np.inf), 1)
+    np.testing.assert_allclose(np.exp(log_softmax(scores + ahead)), maps.weights[0, 1], atol=1e-5)
 
 
 @pytest.mark.parametrize("figure", OF_TEXTS)
@@ -95,6 +112,8 @@ def test_the_landscape_of_a_run_is_drawn(figure, baby_run, tmp_path):
         (["neighbours", "RUN", "--words", "qqqq", "--out", "a.png"], "qqqq"),
         (["attention-head", "RUN", "--text", "Mira has a lamp.", "--layer", "7", "--out", "a.png"], "7"),
         (["attention-head", "RUN", "--text", "Mira has a lamp.", "--head", "7", "--out", "a.png"], "7"),
+        (["head", "RUN", "--text", "Mira has a lamp.", "--layer", "7", "--out", "a.png"], "7"),
+        (["head", "RUN", "--text", "Mira has a lamp.", "--head", "7", "--out", "a.png"], "0 to 1, got 7"),
         (["ablation", "RUN", "--text", "Mira has a lamp.", "--off", "0.9", "--out", "a.png"], "a part is LAYER.HEAD"),
         (["letters", "no-such-file.txt", "--out", "a.png"], "no-such-file.txt"),
     ],

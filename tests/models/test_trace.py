@@ -22,7 +22,7 @@ from glassgpt.weights.quantised import packed
 from glassgpt.weights.tensors import tensors_of
 
 V, T = 23, 12
-EVERYTHING = Want(embeddings=True, attention="all", residual=True, hidden="all", lens=V)
+EVERYTHING = Want(embeddings=True, attention="all", residual=True, hidden="all", lens=V, heads="all")
 SHAPES = {
     "gpt2": GPTConfig(V, T, 3, 4, 24, mlp="gelu_tanh"),
     "one layer, one head": GPTConfig(V, T, 1, 1, 4, bias=False, mlp="relu2"),
@@ -106,6 +106,100 @@ def test_attention_and_hidden_rebuild_each_block_from_the_stream_before_it(trace
         np.testing.assert_allclose(x, found.residual[layer + 1], rtol=0, atol=1e-9)
 
 
+def turned(x, config):
+    """Rope by complex numbers: pair (i, i + D/2) of (heads, T, D) times e^(i t theta^(-2i/D))."""
+    D = config.head_width
+    angles = np.arange(x.shape[1])[:, None] * config.rope_theta ** (-2 * np.arange(D // 2) / D)
+    pairs = (x[..., : D // 2] + 1j * x[..., D // 2 :]) * np.exp(1j * angles)
+    return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
+
+def test_queries_keys_and_values_are_those_of_numpy(traced):
+    """From the stream before the layer, by the weights of the file."""
+    config, found, params = traced.config, traced.trace, tensors_of(traced.model)
+    H, K, D = config.n_head, config.kv_heads, config.head_width
+    assert found.head_layers == tuple(range(config.n_layer))
+    for layer in range(config.n_layer):
+        at, x = f"h.{layer}", found.residual[layer]
+        read = x if config.post_norm else normed(x, f"{at}.ln_1", params, config)
+        heads = linear(read, f"{at}.attn.c_attn", params).reshape(T, H + 2 * K, D).swapaxes(0, 1)
+        q, k, v = heads[:H], heads[H : H + K], heads[H + K :]
+        if config.qk_norm:
+            q, k = (normed(one, f"{at}.attn.{name}_norm", params, config) for one, name in ((q, "q"), (k, "k")))
+        if config.position == "rope":
+            q, k = turned(q, config), turned(k, config)
+        for name, expected in (("queries", q), ("keys", k), ("values", v)):
+            np.testing.assert_allclose(getattr(found, name)[layer], expected, atol=1e-10, err_msg=name)
+
+
+def test_scores_weights_and_mixes_follow_from_each_other(traced):
+    """Head by head and row by row: q.k / sqrt(D), less alibi's slope times the distance; softmax; a weighted sum."""
+    config, found = traced.config, traced.trace
+    group = config.n_head // config.kv_heads
+    for layer in range(config.n_layer):
+        for head in range(config.n_head):
+            q, k, v = found.queries[layer, head], found.keys[layer, head // group], found.values[layer, head // group]
+            for t in range(T):
+                scores = [q[t] @ k[j] / np.sqrt(config.head_width) for j in range(T)]
+                np.testing.assert_allclose(found.scores[layer, head, t], scores, atol=1e-12)
+                slope = 0.0 if found.slopes is None else found.slopes[head]
+                powers = np.exp([scores[j] - slope * (t - j) for j in range(t + 1)])
+                weights = powers / powers.sum()
+                np.testing.assert_allclose(found.attention[layer, head, t, : t + 1], weights, atol=1e-12)
+                np.testing.assert_allclose(found.mixes[layer, head, t], weights @ v[: t + 1], atol=1e-12)
+
+
+def test_only_alibi_has_slopes(traced):
+    if traced.config.position == "alibi":
+        np.testing.assert_allclose(traced.trace.slopes[:4], [1 / 4, 1 / 16, 1 / 64, 1 / 256])
+    else:
+        assert traced.trace.slopes is None
+
+
+def test_what_heads_write_adds_up_to_what_attention_adds(traced):
+    """With the bias; and one head's is its mix times its rows of the file's matrix."""
+    config, found, params = traced.config, traced.trace, tensors_of(traced.model)
+    D = config.head_width
+    for layer in range(config.n_layer):
+        matrix = params[f"h.{layer}.attn.c_proj.weight"]
+        with torch.inference_mode():
+            block, x = traced.model.h[layer], torch.from_numpy(found.residual[[layer]])
+            places = trace_module.Places.of(config, 0, T, x)
+            added = block.attn(x if config.post_norm else block.ln_1(x), places)[0].numpy()
+        bias = params.get(f"h.{layer}.attn.c_proj.bias", 0.0)
+        np.testing.assert_allclose(found.written[layer].sum(axis=0) + bias, added, atol=1e-10)
+        last = config.n_head - 1
+        alone = found.mixes[layer, last] @ matrix[last * D :]
+        np.testing.assert_allclose(found.written[layer, last], alone, atol=1e-10)
+
+
+def test_heads_that_are_wanted_alone_are_the_same():
+    model = model_of(SHAPES["alibi"])
+    every, one = trace(model, tokens_of(), EVERYTHING), trace(model, tokens_of(), Want(heads=[1]))
+    assert one.head_layers == (1,) and one.attention is None and one.residual is None
+    for name in trace_module.STEPS:
+        np.testing.assert_array_equal(getattr(one, name)[0], getattr(every, name)[1])
+
+
+def test_the_steps_of_one_head_are_its_own():
+    model = model_of(SHAPES["llama"])
+    found = trace(model, tokens_of(), Want(attention=[2, 1], heads=[1]))
+    steps = found.steps_of(1, 3)
+    assert list(steps) == ["queries", "keys", "values", "scores", "weights", "mix", "written"]
+    shared = {"keys": found.keys[0, 1], "values": found.values[0, 1]}  # heads 2 and 3 share the second
+    own = {"queries": found.queries, "scores": found.scores, "mix": found.mixes, "written": found.written}
+    for name, value in ({name: value[0, 3] for name, value in own.items()} | shared).items():
+        np.testing.assert_array_equal(steps[name], value)
+    np.testing.assert_array_equal(steps["weights"], found.attention[1, 3])
+    np.testing.assert_allclose(steps["queries"] @ steps["keys"].T / np.sqrt(6), steps["scores"], atol=1e-12)
+    for layer in (0, 2):  # of the third the heads weren't wanted
+        with pytest.raises(UsageError, match=f"doesn't hold the heads of layer {layer}: want its attention"):
+            found.steps_of(layer, 0)
+    for head in (-1, 4):
+        with pytest.raises(UsageError, match=f"heads are numbers from 0 to 3, got {head}"):
+            found.steps_of(1, head)
+
+
 def test_hidden_is_the_mlp_after_its_activation():
     model = model_of(SHAPES["one layer, one head"])
     found, params = trace(model, tokens_of(), EVERYTHING), tensors_of(model)
@@ -168,7 +262,8 @@ def test_a_trace_takes_as_many_bytes_as_foretold(traced):
     held = (value for name, value in vars(traced.trace).items() if isinstance(value, np.ndarray) and name != "tokens")
     foretold = trace_bytes(traced.config, T, EVERYTHING, bytes_each=8)
     without = traced.trace.position_embeddings is None
-    assert sum(value.nbytes for value in held) == foretold - without * T * traced.config.n_embd * 8
+    slopes = 0 if traced.trace.slopes is None else traced.trace.slopes.nbytes
+    assert sum(value.nbytes for value in held) == foretold + slopes - without * T * traced.config.n_embd * 8
 
 
 def test_layers_come_in_the_order_that_was_asked_for():
@@ -194,7 +289,7 @@ def test_a_packed_model_is_traced_through_its_torch_copy():
         found = trace(model, tokens_of(), EVERYTHING)
         best = model.sequence_logits(tokens_of()[None])[0].argmax(-1)
         np.testing.assert_array_equal(found.lens_tokens[-1, :, 0], best)
-        assert found.attention.dtype == np.float32
+        assert found.attention.dtype == found.scores.dtype == np.float32
     assert np.abs(embedding_rows(rounded) - params["wte.weight"]).max() > 1e-4
 
 
@@ -210,6 +305,12 @@ def test_an_adapted_model_is_traced_with_what_was_added(trainable):
     expected = log_softmax(model.sequence_logits(tokens_of()[None])[0])
     there = np.take_along_axis(expected, found.lens_tokens[-1], -1)
     np.testing.assert_allclose(found.lens_logprobs[-1], there, atol=1e-5)
+    if trainable.what == "lora":
+        with torch.inference_mode():
+            x = torch.from_numpy(found.residual[[1]])
+            attention = model.h[1].attn(model.h[1].ln_1(x), trace_module.Places.of(model.config, 0, T, x))[0]
+        added = found.written[1].sum(axis=0) + model.h[1].attn.c_proj.bias.detach().numpy()
+        np.testing.assert_allclose(added, attention.numpy(), atol=1e-4)
     with torch.inference_mode():
         block, inside = model.h[0], torch.from_numpy(found.hidden[0])
         middle = found.residual[1] - block.mlp.c_proj(inside).numpy()
@@ -219,7 +320,8 @@ def test_an_adapted_model_is_traced_with_what_was_added(trainable):
 
 def test_half_precision_comes_as_float32():
     found = trace(model_of(SHAPES["llama"], torch.bfloat16), tokens_of(), EVERYTHING)
-    assert {found.residual.dtype, found.attention.dtype, found.hidden.dtype} == {np.dtype(np.float32)}
+    kept = [value for value in vars(found).values() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+    assert {value.dtype for value in kept if value is not found.lens_logprobs} == {np.dtype(np.float32)}
     np.testing.assert_allclose(found.attention.sum(axis=-1), 1.0, atol=1e-6)
 
 
@@ -280,7 +382,7 @@ def test_a_text_longer_than_the_window_is_refused():
 
 
 @pytest.mark.parametrize("layers", [[3], [-1], ["1"], "every"])
-@pytest.mark.parametrize("key", ["attention", "hidden"])
+@pytest.mark.parametrize("key", ["attention", "hidden", "heads"])
 def test_layers_that_the_model_has_not_are_refused(layers, key):
     with pytest.raises(UsageError, match='"all" or numbers from 0 to 2'):
         trace(model_of(SHAPES["gpt2"]), [1], Want(**{key: layers}))

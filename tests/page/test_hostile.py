@@ -296,7 +296,7 @@ def test_addresses_are_text(open_page, watch):
         "#/chain?red=999999999",
         "#/chain?T=1e999&k=-1&p=nan&seed=1e99&n=1e9&L=1e9&H=-5&at=99",
         "#/chain?T=0.0001&k=1&p=1e-6",
-        "#/inside?L=1000&H=1000&ctx=101&off=999.mlp",
+        "#/inside?L=1000&H=1000&ctx=101&off=999.mlp&steps=9999",
         "#/chain?lay=<b id=hostile>&off=<b id=hostile>",
         "#/lessons?lesson=__proto__&x.constructor=1&x.a=<b id=hostile>",
         "#/lessons?" + "&".join(f"x.{letter}=1" for letter in "abcdefghijklmnopqrstuvwxyz"),

@@ -316,6 +316,65 @@ def test_what_each_token_cost_while_it_was_written(open_page, base):
         assert agrees(costs[at], -bits(float(logprob)), lambda x: fixed(x, 1)), (costs, at)
 
 
+def expect_the_steps_of(page, steps, at):
+    """Scores, weights, the numbers in the cells if there are any, the sum, and the table."""
+    weights, scores = steps["weights"][at, : at + 1], steps["scores"][at, : at + 1]
+    rows = [*steps["keys"][: at + 1], *steps["values"][: at + 1]]
+    cells = [float(x) for row in [steps["queries"][at], *rows, steps["mix"][at]] for x in row]
+    length = float(np.linalg.norm(steps["written"][at]))
+
+    def two(value):
+        return fixed(value, 2).replace("-", "−") if fixed(value, 2) != "-0.00" else "0.00"
+
+    def check():
+        shown = page.locator("svg text.score").all_text_contents()
+        assert len(shown) == at + 1
+        assert all(agrees(text, float(x), two) for text, x in zip(shown, scores, strict=True)), (shown, scores)
+        shown = page.locator("svg text.weight").all_text_contents()
+        assert all(agrees(text, float(p), bar) for text, p in zip(shown, weights, strict=True)), (shown, weights)
+        marks = page.locator("figure:has(text.score) svg text.mark").all_text_contents()
+        assert len(marks) == (len(cells) if len(steps["queries"][0]) <= 4 else 0)  # wider ones have no room for numbers
+        assert all(agrees(text, x, two) for text, x in zip(marks, cells, strict=False)), (marks, cells)
+        said = page.locator("p.sum").inner_text()
+        assert f"= {two(float(steps['mix'][at, 0]))}." in said
+        assert abs(float(re.search(r"length (\S+) to", said)[1]) / length - 1) < 0.06, (said, length)
+        table = rows_of(page, "figure:has(text.score) details tbody tr")
+        assert [row[0] for row in table] == ["query", *["key, value"] * (at + 1), "mix"]
+        for row, score, weight in zip(table[1:-1], scores, weights, strict=True):
+            told = [float(cell.replace("−", "-")) for cell in row[3:]]
+            if len(told) > 2:  # with the vectors
+                D = (len(told) - 2) // 2
+                np.testing.assert_allclose(told[:D], steps["keys"][int(row[1])], rtol=1e-3, atol=1e-7)
+                np.testing.assert_allclose(told[-D:], steps["values"][int(row[1])], rtol=1e-3, atol=1e-7)
+                told = told[D:-D]
+            np.testing.assert_allclose(told, [score, weight], rtol=1e-3, atol=1e-7)
+
+    soon(page, check)
+
+
+@pytest.mark.parametrize("model", ["baby-run@20", "base"])
+def test_every_step_inside_a_head(open_page, baby_run, base, model):
+    """At one token and then, chosen with the keyboard, at the next; what lies ahead is hatched."""
+    gpt, words = (baby_run.model(20), None) if model != "base" else glassgpt.load(str(base))
+    ids = words.encode("Mira has a lamp") if words else [1, 0, 1]
+    steps = trace(gpt, ids, Want(attention=[1], heads=[1])).steps_of(1, 1)
+    page = open_page(address("inside", model, ctx=".".join(map(str, ids)), L=1, H=1, steps=1))
+    page.locator("figure:has(text.score) summary", has_text="As a table").click()
+    expect_the_steps_of(page, steps, 1)
+    expect(page.locator("rect.ahead")).to_have_count(1)
+    expect(page.get_by_text(f"{len(ids) - 2} ahead")).to_be_visible()
+    page.get_by_role("radio").nth(1).press("ArrowRight")
+    expect_the_steps_of(page, steps, 2)
+    expect(page.get_by_role("radio").nth(2)).to_be_focused()
+    page.get_by_role("radio").last.click()
+    expect(page).to_have_url(re.compile("steps=last"))
+    expect_the_steps_of(page, steps, len(ids) - 1)
+    expect(page.locator("rect.ahead")).to_have_count(0)
+    page.get_by_role("button", name="Hide the steps").click()
+    expect(page.locator("text.score")).to_have_count(0)
+    expect(page).to_have_url(re.compile(r"^(?!.*steps=).*$"))
+
+
 def test_what_is_lost_without_each_head_and_mlp(open_page, base):
     """The cells of the map, and of one head the bars before and after with their difference."""
     model, words = glassgpt.load(str(base))

@@ -44,6 +44,18 @@ def six(api):
     api.models.remove("tiny")
 
 
+@pytest.fixture(scope="module")
+def grouped(api):
+    """Alibi in place of positions, and each two of four heads share keys and values."""
+    model = GPT(GPTConfig(6, 12, 2, 4, 16, n_kv_head=2, position="alibi"), seed=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    api.models.add(source_in_memory(model, Syllables(), "grouped", config=model.config))
+    yield model
+    api.models.remove("grouped")
+
+
 def says(response) -> dict:
     assert response.status_code == 200, response.text
     return as_json(response.content)
@@ -388,6 +400,36 @@ def test_nothing_is_sent_that_was_not_wanted(ask):
     assert tensors_of(ask("trace", model=BABY, ids=[1, 0], want=["residual_norms"]))[0].keys() == {"residual_norms"}
 
 
+@pytest.mark.parametrize("head", [0, 3])
+def test_the_steps_of_a_head_are_the_models(ask, baby_run, head):
+    want = [f"head:2.{head}", "attention:1"]
+    tensors, _ = tensors_of(ask("trace", model=BABY, step=20, ids=[1, 0, 1], want=want))
+    found = trace(baby_run.model(20), [1, 0, 1], Want(attention=(1, 2), heads=(2,)))
+    steps = {"queries": found.queries, "keys": found.keys, "values": found.values, "scores": found.scores}
+    steps |= {"weights": found.attention[1:], "mix": found.mixes, "written": found.written}
+    assert tensors.keys() == {"attention:1"} | {f"head:2.{head}:{name}" for name in steps}
+    for name, value in steps.items():
+        assert np.array_equal(tensors[f"head:2.{head}:{name}"], value[0, head]), name
+    assert np.array_equal(tensors["attention:1"], found.attention[0])
+
+
+def test_heads_that_share_keys_are_sent_those_that_they_read_and_alibi_its_slope(ask, grouped):
+    want = [f"head:1.{head}" for head in range(4)]
+    tensors, _ = tensors_of(ask("trace", model="grouped", ids=[1, 4, 2], want=want))
+    ahead = np.triu(np.full((3, 3), -np.inf), 1)
+    for head, slope in enumerate([1 / 4, 1 / 16, 1 / 64, 1 / 256]):
+        of = {name.rsplit(":", 1)[1]: value for name, value in tensors.items() if name.startswith(f"head:1.{head}:")}
+        assert of["slope"].tolist() == [slope]
+        assert np.allclose(of["queries"] @ of["keys"].T / 2, of["scores"], atol=1e-6)  # heads are 4 wide
+        lowered = of["scores"] - slope * np.subtract.outer(range(3), range(3)) + ahead
+        assert np.allclose(np.exp(log_softmax(lowered)), of["weights"], atol=1e-6)
+        assert np.allclose(of["weights"] @ of["values"], of["mix"], atol=1e-6)
+        assert np.allclose(of["mix"] @ grouped.h[1].attn.c_proj.weight.detach().numpy().T[4 * head : 4 * head + 4],
+                           of["written"], atol=1e-6)  # fmt: skip
+    assert np.array_equal(tensors["head:1.0:keys"], tensors["head:1.1:keys"])
+    assert not np.array_equal(tensors["head:1.1:keys"], tensors["head:1.2:keys"])
+
+
 def test_long_texts_have_small_pictures_of_means():
     pictures = np.random.default_rng(1).random((2, 50, 50))
     small = mean_pooled(pictures, 32)
@@ -417,6 +459,7 @@ def test_thumbs_are_the_same_however_many_layers_are_looked_at_together(monkeypa
             "lens:²",
             "everything",
         ),
+        *("head", "head:0", "head:4.0", "head:0.4", "head:1.mlp", "head:1.²", "head:-1.0", "head:1.0.0"),
         *("off", "off:", "off:4.0", "off:0.4", "off:1.MLP", "off:1.²", "logits:1"),
     ],
 )

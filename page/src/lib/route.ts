@@ -73,6 +73,8 @@ export interface Route {
   head: number;
   /** What is switched off inside. */
   off: Part | null;
+  /** The token at which the head is shown step by step; null for not at all. */
+  steps: number | "last" | null;
   lesson: Lesson;
   /** What is set in the lesson, by its own names. */
   knobs: Readonly<Record<string, string>>;
@@ -111,6 +113,7 @@ export const HOME: Route = {
   layer: 0,
   head: 0,
   off: null,
+  steps: null,
   lesson: "letters",
   knobs: {},
 };
@@ -145,6 +148,7 @@ export function toHash(route: Route): string {
   if (route.layer > 0) query.set("L", String(route.layer));
   if (route.head > 0) query.set("H", String(route.head));
   if (route.off) query.set("off", spellPart(route.off));
+  if (route.steps !== null) query.set("steps", String(route.steps));
   if (route.lesson !== HOME.lesson) query.set("lesson", route.lesson);
   for (const [name, value] of Object.entries(route.knobs)) query.set(`x.${name}`, value);
   const text = [...query].map(([name, value]) => `${name}=${encodeURIComponent(value).replaceAll("%40", "@")}`).join("&");
@@ -185,6 +189,7 @@ export function fromHash(hash: string): Route {
     layer: Math.trunc(number(query.get("L"), 0, 1000, HOME.layer)),
     head: Math.trunc(number(query.get("H"), 0, 1000, HOME.head)),
     off: readPart(query.get("off")),
+    steps: readSteps(query.get("steps")),
     lesson: oneOf(LESSONS, query.get("lesson"), HOME.lesson),
     knobs: readKnobs(query),
   };
@@ -235,6 +240,10 @@ function readIds(text: string | null): number[] {
   if (!text) return [];
   const parts = text.includes(".") ? text.split(".").filter(Boolean) : [...text];
   return parts.every((part) => /^\d{1,9}$/.test(part)) ? parts.map(Number) : [];
+}
+
+function readSteps(text: string | null): Route["steps"] {
+  return text === "last" ? text : /^\d{1,4}$/.test(text ?? "") ? Number(text) : null;
 }
 
 function readKnobs(query: URLSearchParams): Record<string, string> {

@@ -36,8 +36,12 @@ def add_inside(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("inside a model")
     group.add_argument("--text", metavar="TEXT", help="what the model has read")
     group.add_argument("--words", metavar="WORDS", help="of embedding-map and neighbours: words joined by commas")
-    group.add_argument("--layer", type=int, default=0, metavar="L", help="of attention-head: which layer, from 0 (0)")
-    group.add_argument("--head", type=int, default=0, metavar="H", help="of attention-head: which head, from 0 (0)")
+    group.add_argument(
+        "--layer", type=int, default=0, metavar="L", help="of attention-head and head: which layer, from 0"
+    )
+    group.add_argument(
+        "--head", type=int, default=0, metavar="H", help="of attention-head and head: which head, from 0"
+    )
     group.add_argument(
         "--off", metavar="PART", help="of ablation: whose bars, LAYER.HEAD or LAYER.mlp (the strongest head)"
     )
@@ -205,6 +209,15 @@ def attention_head(inside: Inside) -> Figure:
     return draw_attention_head(_attention(inside, [layer]), layer, head, inside.title)
 
 
+def head(inside: Inside) -> Figure:
+    from glassgpt.figures.head import HeadSteps, draw_head
+    from glassgpt.models.trace import Want
+
+    layer, number = inside.args.layer, inside.args.head
+    found = inside.trace(Want(attention=[layer], heads=[layer]))
+    return draw_head(HeadSteps(inside.pieces, **found.steps_of(layer, number)), layer, number, inside.title)
+
+
 def _attention(inside: Inside, layers: Any) -> Any:
     from glassgpt.figures.attention import AttentionMaps
     from glassgpt.models.trace import Want
@@ -288,6 +301,7 @@ INSIDE: dict[str, tuple[Callable[[Inside], Figure], str]] = {
     "neighbours": (neighbours, "the tokens whose embeddings are nearest to those of --words"),
     "attention": (attention, "what every head of every layer looks at in --text"),
     "attention-head": (attention_head, "one head, --layer and --head, large"),
+    "head": (head, "inside one head, step by step: queries, keys, scores, mask, softmax, values, mix"),
     "lens": (lens, "what each layer would say comes next, at every place of --text"),
     "ablation": (ablation, "which heads and MLPs the token after --text hangs on: each switched off in turn"),
     "meaning-path": (

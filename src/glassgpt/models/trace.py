@@ -1,8 +1,8 @@
 """What happens inside a GPT on the way from tokens to logits: everything that can be looked at, as NumPy arrays.
 
 A trace is one forward pass of the torch GPT, whose modules are called as `GPT.hidden` calls them; what they don't hand
-out by themselves (attention weights, the inside of an MLP) is computed once more from the same modules. Nothing is
-kept that `Want` doesn't name: all weights of a large model's attention would be gigabytes.
+out by themselves (the inside of a head, of an MLP) is computed once more from the same modules. Nothing is kept that
+`Want` doesn't name: all weights of a large model's attention would be gigabytes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from glassgpt.interface import LanguageModel, as_contexts
 from glassgpt.models.config import GPTConfig
 from glassgpt.models.gpt_torch import GPT, Block, CausalSelfAttention, Places, activate, as_numpy
 from glassgpt.models.packed import PackedGPT
-from glassgpt.models.positions import sinusoids
+from glassgpt.models.positions import alibi_slopes, sinusoids
 from glassgpt.models.threads import threads_for
 from glassgpt.numerics import LN10, log_softmax, spelled
 
 Layers = Sequence[int] | Literal["all"]
 MOST_TOLD = 16  # tokens of the text that are named where a trace is told in words
+STEPS = ("queries", "keys", "values", "scores", "mixes", "written")  # of a head, apart from its attention
 NUMBERS_AT_ONCE = 1 << 21  # logits held at once, however long the text and large the vocabulary
 
 
@@ -37,7 +38,8 @@ class Want:
 
     `embeddings`: what is added before the first block. `attention`, `hidden`: of which layers the weights of attention
     and the inside of the MLP. `residual`: the stream that blocks read and add to. `lens`: how many of the likeliest
-    tokens to keep at each layer and position, 0 for no lens.
+    tokens to keep at each layer and position, 0 for no lens. `heads`: of which layers all that every head does before
+    and after its weights, which are `attention`.
     """
 
     embeddings: bool = False
@@ -45,11 +47,13 @@ class Want:
     residual: bool = False
     hidden: Layers = ()
     lens: int = 0
+    heads: Layers = ()
 
 
 @dataclass(frozen=True)
 class Trace(Displayed):
-    """The inside of one forward pass over T tokens; None for what wasn't wanted. C = n_embd, H heads, L layers.
+    """The inside of one forward pass over T tokens; None for what wasn't wanted. C = n_embd, L layers, H heads, each D
+    wide, K sets of keys and values.
 
     `token_embeddings` (T, C): the rows of `wte`. `position_embeddings` (T, C): what is added to them, the first T rows
     of `wpe` (learned positions) or the table of sines (sinusoidal); None where nothing is added, as with rope, which
@@ -58,6 +62,14 @@ class Trace(Displayed):
 
     `attention` (layers, H, T, T): row t of a head says how much of its mixture at position t comes from each position
     up to t; it sums to 1 and is 0 ahead. `attention_layers` says which layer each one is.
+
+    `queries` (layers, H, T, D), `keys`, `values` (layers, K, T, D), as they are multiplied: after their norm and rope's
+    turn where the model has these. Head h reads keys and values h // (H / K). `scores` (layers, H, T, T): query times
+    key / sqrt(D), before anything lies on them. `slopes` (H,): how much alibi takes from them per token of distance,
+    None without alibi. The softmax of what is left, up to each row's own token, is `attention`. `mixes`
+    (layers, H, T, D): attention times values. `written` (layers, H, T, C): what a head adds to the stream, its mix
+    times its own columns of `c_proj`, whose bias belongs to no head. (Adapters behind `c_proj` are no linear map: with
+    them it is what the head would add if it were alone.) `head_layers` as above.
 
     `residual` (L + 1, T, C): `residual[0]` is `embeddings`, `residual[l]` the stream after l blocks. The last is as it
     goes into the final norm. (transformers puts its `hidden_states[L]` behind that norm.) With `post_norm` each block
@@ -83,9 +95,36 @@ class Trace(Displayed):
     hidden: np.ndarray | None = None
     lens_tokens: np.ndarray | None = None
     lens_logprobs: np.ndarray | None = None
+    head_layers: tuple[int, ...] = ()
+    queries: np.ndarray | None = None
+    keys: np.ndarray | None = None
+    values: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    slopes: np.ndarray | None = None
+    mixes: np.ndarray | None = None
+    written: np.ndarray | None = None
 
     def __repr__(self) -> str:
         return self.told()
+
+    def steps_of(self, layer: int, head: int) -> dict[str, np.ndarray]:
+        """All that one head does: queries, keys, values (T, D); scores (T, T), and with alibi its slope (1,); weights
+        (T, T), which are its `attention`; mix (T, D); written (T, C).
+
+        Raises UsageError for a head that isn't there, or of a layer whose heads and attention weren't both wanted.
+        """
+        if layer not in self.head_layers or layer not in self.attention_layers:
+            raise UsageError(f"this trace doesn't hold the heads of layer {layer}: want its attention and its heads")
+        at, weights = self.head_layers.index(layer), self.attention_layers.index(layer)
+        arrays: list[np.ndarray] = [getattr(self, name)[at] for name in STEPS]
+        q, k, v, scores, mixes, written = arrays
+        if not 0 <= head < len(q):
+            raise UsageError(f"heads are numbers from 0 to {len(q) - 1}, got {head}")
+        assert self.attention is not None
+        shared = head // (len(q) // len(k))
+        steps = {"queries": q[head], "keys": k[shared], "values": v[shared], "scores": scores[head]}
+        steps |= {"weights": self.attention[weights, head], "mix": mixes[head], "written": written[head]}
+        return steps if self.slopes is None else steps | {"slope": self.slopes[[head]]}
 
     def told(self, name_of: Callable[[int], str] = str) -> str:
         """What it holds, in a few lines. `name_of` says how a token is written, else by its id."""
@@ -105,20 +144,20 @@ def trace(model: LanguageModel, tokens: Sequence[int] | np.ndarray, want: Want) 
 
     `model`: a torch GPT, plain or adapted, or a packed one as `glassgpt.load` gives (its torch copy, with the weights
     as they are rounded; steps of the compiled engine round activations besides). Half-precision numbers come as
-    float32. Attention weights and the lens are computed in float32 at least.
+    float32. Scores, attention weights, mixes and the lens are computed in float32 at least.
 
     Raises UnsupportedError for another model, UsageError for tokens or layers that the model doesn't have,
     TooLargeError if what is wanted won't fit in the memory that is free.
     """
     gpt = torch_gpt_in(model)
     text = one_window(gpt, tokens)
-    attention, hidden = (layers_of(layers, gpt.config) for layers in (want.attention, want.hidden))
+    attention, hidden, heads = (layers_of(one, gpt.config) for one in (want.attention, want.hidden, want.heads))
     if not 0 <= want.lens <= gpt.vocab_size:
         raise UsageError(f"a lens keeps 0 to {gpt.vocab_size} tokens (the vocabulary), got {want.lens}")
     _refuse_if_too_large(gpt, text.shape[1], want)
     ids = torch.tensor(text, device=gpt.wte.weight.device)
     with torch.inference_mode(), threads_for(ids.numel() * gpt.config.hidden_width):
-        return _traced(gpt, ids, want, attention, hidden)
+        return _traced(gpt, ids, want, attention, hidden, heads)
 
 
 def torch_gpt_in(model: LanguageModel) -> GPT:
@@ -159,10 +198,11 @@ def embedding_rows(model: LanguageModel) -> np.ndarray:
 
 def trace_bytes(config: GPTConfig, length: int, want: Want, bytes_each: int = 4) -> int:
     """How much memory a trace of `length` tokens takes."""
-    T, C, k = length, config.n_embd, want.lens
+    T, C, H, k = length, config.n_embd, config.n_head, want.lens
     numbers = T * C * (3 * want.embeddings + (config.n_layer + 1) * want.residual)
-    numbers += len(layers_of(want.attention, config)) * config.n_head * T * T
+    numbers += len(layers_of(want.attention, config)) * H * T * T
     numbers += len(layers_of(want.hidden, config)) * T * config.hidden_width
+    numbers += len(layers_of(want.heads, config)) * T * (config.qkv_width + H * (T + config.head_width + C))
     return numbers * bytes_each + (config.n_layer + 1) * T * k * 16
 
 
@@ -178,9 +218,11 @@ def _refuse_if_too_large(gpt: GPT, length: int, want: Want) -> None:
         )
 
 
-def _traced(gpt: GPT, ids: Tensor, want: Want, attention: tuple[int, ...], hidden: tuple[int, ...]) -> Trace:
+def _traced(
+    gpt: GPT, ids: Tensor, want: Want, attention: tuple[int, ...], hidden: tuple[int, ...], heads: tuple[int, ...]
+) -> Trace:
     places = Places.of(gpt.config, 0, ids.shape[1], gpt.wte.weight)
-    weights, inside = {}, {}
+    weights, inside, steps = {}, {}, {}
     x = gpt.embed(ids)
     stream, lens = [x], [_lens(gpt, x, want.lens)]
     for layer, block in enumerate(gpt.h):
@@ -191,8 +233,9 @@ def _traced(gpt: GPT, ids: Tensor, want: Want, attention: tuple[int, ...], hidde
             return looked[1]
 
         before, x = x, block(x, look_back)
-        if layer in attention:
-            weights[layer] = as_numpy(attention_weights(block.attn, looked[0], places)[0])
+        if layer in attention or layer in heads:
+            found = _steps(block.attn, looked[0], places, whole=layer in heads)
+            weights[layer], steps[layer] = found.pop("attention"), found
         if layer in hidden:
             inside[layer] = as_numpy(_hidden(block, before, looked[1])[0])
         if want.residual:
@@ -211,6 +254,9 @@ def _traced(gpt: GPT, ids: Tensor, want: Want, attention: tuple[int, ...], hidde
         hidden=np.stack([inside[layer] for layer in hidden]) if hidden else None,
         lens_tokens=np.stack([tokens for tokens, _ in lens]) if want.lens else None,
         lens_logprobs=np.stack([logprobs for _, logprobs in lens]) if want.lens else None,
+        head_layers=heads,
+        slopes=alibi_slopes(gpt.config.n_head) if heads and gpt.config.position == "alibi" else None,
+        **{name: np.stack([steps[layer][name] for layer in heads]) for name in STEPS if heads},
     )
 
 
@@ -223,19 +269,52 @@ def position_embeddings(gpt: GPT, length: int) -> Tensor | None:
     return None
 
 
-def attention_weights(attention: CausalSelfAttention, x: Tensor, places: Places) -> Tensor:
-    """Where each head looks, from what goes into attention, (B, T, C): (B, H, T, T), float32 at least.
+def _steps(attention: CausalSelfAttention, x: Tensor, places: Places, whole: bool) -> dict[str, np.ndarray]:
+    """What the heads make of what goes into attention, (1, T, C): their `attention`, if `whole` each of STEPS too."""
+    q, k, v = attention.split_heads(x, places)
+    scores = attention_scores(q, k)
+    weights = attention_weights(scores, places)
+    found = {"attention": weights}
+    if whole:
+        mixes = weights @ _for_each_head(v, attention.n_head).to(weights.dtype)  # (1, H, T, D)
+        parts = (q, k, v, scores, mixes, _written_by_each(attention, mixes.to(v.dtype)))
+        found |= dict(zip(STEPS, parts, strict=True))
+    return {name: as_numpy(value[0]) for name, value in found.items()}
+
+
+def attention_scores(q: Tensor, k: Tensor) -> Tensor:
+    """Queries (B, H, T, D) times keys (B, K, T, D) over sqrt(D), before any mask: (B, H, T, T), float32 at least."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    keys = _for_each_head(k, q.shape[1]).to(wide)
+    return q.to(wide) @ keys.transpose(2, 3) / q.shape[-1] ** 0.5
+
+
+def attention_weights(scores: Tensor, places: Places) -> Tensor:
+    """Where each head looks, from its scores (B, H, T, T): the same shape.
 
     `F.scaled_dot_product_attention` mixes values by these weights without handing them out.
     """
-    q, k, _ = attention.split_heads(x, places)
-    wide = torch.promote_types(q.dtype, torch.float32)
-    k = k.repeat_interleave(attention.n_head // attention.kv_heads, dim=1)  # (B, K, T, D) -> (B, H, T, D)
-    scores = q.to(wide) @ k.to(wide).transpose(2, 3) / attention.head_width**0.5  # -> (B, H, T, T)
     if places.mask is not None:
-        return (scores + places.mask.to(wide)).softmax(dim=-1)
+        return (scores + places.mask.to(scores.dtype)).softmax(dim=-1)
     ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
     return scores.masked_fill(ahead, -torch.inf).softmax(dim=-1)
+
+
+def _for_each_head(x: Tensor, n_head: int) -> Tensor:
+    """Keys or values (B, K, T, D), once for each head that reads them: (B, H, T, D)."""
+    return x.repeat_interleave(n_head // x.shape[1], dim=1)
+
+
+def _written_by_each(attention: CausalSelfAttention, mixes: Tensor) -> Tensor:
+    """What each head alone adds to the stream, from (1, H, T, D): (1, H, T, C)."""
+    H, D = attention.n_head, attention.head_width
+    alone = mixes.new_zeros(mixes.shape[2], H * D)
+    nothing = attention.c_proj(alone)  # the bias, which is nobody's
+    written = []
+    for head, mix in enumerate(mixes[0]):
+        alone.zero_()[:, head * D : (head + 1) * D] = mix
+        written.append(attention.c_proj(alone) - nothing)
+    return torch.stack(written)[None]
 
 
 def _hidden(block: Block, x: Tensor, found: Tensor) -> Tensor:

@@ -25,12 +25,16 @@ MOST_WANTED = 64  # names in one request
 MOST_OF_LENS = 100  # tokens at a layer and position
 THUMB = 32  # positions along the side of a small attention picture
 NUMBERS_AT_ONCE = 1 << 24  # of attention, while thumbs are made
-KNOWN = "embeddings, attention:LAYER, attention_thumbs, lens:K, residual_norms, mlp:LAYER, logits, off:LAYER.HEAD"
+KNOWN = (
+    "embeddings, attention:LAYER, attention_thumbs, head:LAYER.HEAD, lens:K, residual_norms, mlp:LAYER, logits, "
+    "off:LAYER.HEAD"
+)
 
 
 @dataclass
 class Wanted:
-    """What was asked for: layers, of the lens how many tokens (0 for none), and the part to be switched off, if any."""
+    """What was asked for: layers, heads step by step, of the lens how many tokens (0 for none), and the part to be
+    switched off, if any. A head's steps are named "head:1.2:queries" and so on (`models.trace.Trace.steps_of`)."""
 
     embeddings: bool = False
     residual_norms: bool = False
@@ -40,6 +44,7 @@ class Wanted:
     off: Part | None = None
     attention: list[int] = field(default_factory=list)
     hidden: list[int] = field(default_factory=list)
+    heads: list[Part] = field(default_factory=list)
 
     @classmethod
     def named(cls, names: Sequence[str], config: GPTConfig | None) -> Wanted:
@@ -54,6 +59,8 @@ class Wanted:
             if word in most:
                 value = _number(name, number, 1 if word == "lens" else 0, most[word])
                 wanted._add(word, value)
+            elif word == "head":
+                wanted._add_head(Part.named(number, config))
             elif word == "off" and wanted.off is None:
                 wanted.off = Part.named(number, config)
             elif name in ("embeddings", "residual_norms", "attention_thumbs", "logits"):
@@ -70,10 +77,22 @@ class Wanted:
             if value not in layers:
                 layers.append(value)
 
+    def _add_head(self, part: Part) -> None:
+        if part.head is None:
+            raise Refusal("usage", f"want holds head:{part}, and an MLP is no head", "ask for head:LAYER.HEAD")
+        if part not in self.heads:
+            self.heads.append(part)
+
     def looked_up(self, model: LanguageModel, ids: Sequence[int]) -> dict[str, np.ndarray]:
         """The arrays, by the names that the page knows them by."""
-        want = Want(self.embeddings, self.attention, self.residual_norms, self.hidden, self.lens)
-        found = dict(_named(trace(model, ids, want)))
+        layers = list(dict.fromkeys(part.layer for part in self.heads))
+        both = list(dict.fromkeys(self.attention + layers))
+        traced = trace(model, ids, Want(self.embeddings, both, self.residual_norms, self.hidden, self.lens, layers))
+        found = dict(_named(traced, self.attention))
+        for part in self.heads:
+            assert part.head is not None
+            steps = traced.steps_of(part.layer, part.head)
+            found |= {f"head:{part}:{name}": as_float32(value) for name, value in steps.items()}
         if self.thumbs:
             found["attention_thumbs"] = thumbs(model, ids)
         if self.logits:
@@ -117,14 +136,14 @@ def _number(name: str, digits: str, low: int, high: int) -> int:
     return int(digits)
 
 
-def _named(found: Trace) -> Iterator[tuple[str, np.ndarray]]:
+def _named(found: Trace, attention: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
     embeddings = {"token": found.token_embeddings, "position": found.position_embeddings, "sum": found.embeddings}
     for name, value in embeddings.items():
         if value is not None:
             yield name, as_float32(value)
     if found.attention is not None:
-        for layer, weights in zip(found.attention_layers, found.attention, strict=True):
-            yield f"attention:{layer}", as_float32(weights)
+        for layer in attention:
+            yield f"attention:{layer}", as_float32(found.attention[found.attention_layers.index(layer)])
     if found.hidden is not None:
         for layer, inside in zip(found.hidden_layers, found.hidden, strict=True):
             yield f"mlp:{layer}", as_float32(inside)
