@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { besides, boxOf, clipped, type Named } from "../src/lib/names.ts";
+import { besides, boxOf, type Named } from "../src/lib/names.ts";
 
 const dot = (x: number, y: number, width = 40): Named => ({ x, y, radius: 5, width, height: 14 });
 
@@ -26,10 +26,4 @@ describe("names beside dots", () => {
     expect(besides(pair, [1, 0], 450)[1]).toBe("right");
     expect(besides(pair, [1, 0], 450)[0]).toBeNull();
   });
-});
-
-test("a long name ends in dots, and a letter is never cut in two", () => {
-  expect(clipped("hello", 5)).toBe("hello");
-  expect(clipped("hello!", 5)).toBe("hell…");
-  expect(clipped("𝄞𝄞𝄞", 2)).toBe("𝄞…");
 });

@@ -1,10 +1,4 @@
-/** Names cut short, and where those of dots go: beside each, wherever it covers neither a dot nor another name. */
-
-/** At most so many letters of a name, the last of which says that there are more. */
-export function clipped(name: string, most: number): string {
-  const letters = [...name];
-  return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : name;
-}
+/** Where the names of dots go: beside each, wherever it covers neither a dot nor another name. */
 
 export type Side = "right" | "left" | "above" | "below";
 
