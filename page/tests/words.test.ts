@@ -4,7 +4,8 @@ import { idsOf, numberOf, spell, tokensOf, visible } from "../src/lib/contexts.t
 import { csv } from "../src/lib/export.ts";
 import { commandOf, HELP, moved } from "../src/lib/keys.ts";
 import { cellOf, planMap, stateAt } from "../src/lib/map.ts";
-import { barPercent, finePercent, fromLog, percent, power10, powerLabel, powerTicks, signed, ticks } from "../src/lib/numbers.ts";
+import { clipped } from "../src/lib/measure.ts";
+import { barPercent, finePercent, fromLog, minus, percent, power10, powerLabel, powerTicks, signed, ticks } from "../src/lib/numbers.ts";
 import { nextOf, packed, PATH, unpacked, type Deed } from "../src/lib/path.ts";
 import { LESSONS, OVERLAYS, PLACES } from "../src/lib/route.ts";
 import { LESSON_STRINGS, type LessonKey } from "../src/lib/lesson-strings.ts";
@@ -81,6 +82,7 @@ describe("numbers", () => {
   });
 
   test("signs are signs", () => {
+    expect([minus(-0.5), minus("1e-9"), minus(7)]).toEqual(["−0.5", "1e−9", "7"]);
     expect([signed(-0.576, 2), signed(0.3, 1), signed(-0.001, 1)]).toEqual(["−0.58", "+0.3", "0.0"]);
   });
 
@@ -125,6 +127,12 @@ describe("contexts", () => {
       expect(cells.size).toBe(V ** k);
     }
   });
+});
+
+test("a long name ends in dots, and a letter is never cut in two", () => {
+  expect(clipped("hello", 5)).toBe("hello");
+  expect(clipped("hello!", 5)).toBe("hell…");
+  expect(clipped("𝄞𝄞𝄞", 2)).toBe("𝄞…");
 });
 
 describe("keys", () => {

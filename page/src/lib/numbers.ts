@@ -38,7 +38,7 @@ export function fromLog(log: number): string {
   let power = Math.floor(log10);
   let mantissa = (10 ** (log10 - power)).toFixed(1);
   if (mantissa === "10.0") [mantissa, power] = ["1.0", power + 1];
-  return `${mantissa}e${power}`.replace("-", "−");
+  return minus(`${mantissa}e${power}`);
 }
 
 /** A whole number in groups of three digits: 12,656. Intl writes the same, and takes 20 ms to begin. */
@@ -59,6 +59,9 @@ export function power10(log10: number): string {
 export function raised(power: number): string {
   return [...String(power)].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)] ?? "⁻").join("");
 }
+
+/** With the sign that is as wide as a plus, in place of a hyphen. */
+export const minus = (value: number | string): string => String(value).replace("-", "−");
 
 export function signed(value: number, digits: number): string {
   const text = Math.abs(value).toFixed(digits);
