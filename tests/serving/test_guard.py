@@ -22,6 +22,7 @@ ROUTES = [
     ("POST", "/api/v1/score"),
     ("POST", "/api/v1/trace"),
     ("POST", "/api/v1/ablations"),
+    ("POST", "/api/v1/weights"),
     ("POST", "/api/v1/project"),
     ("POST", "/api/v1/neighbours"),
     ("POST", "/api/v1/red"),
