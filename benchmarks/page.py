@@ -206,12 +206,16 @@ def bundle(browser: Browser) -> None:
 
 
 def start(browser: Browser) -> None:
-    """From `glassgpt serve` to the first ring, in a browser that is open already."""
+    """From `glassgpt serve` to the first ring, in a browser that is open already.
+
+    Python may keep what it has compiled, as it usually does: where it is told not to, each start compiles all modules.
+    """
     command = [str(Path(sys.executable).with_name("glassgpt")), "serve", "--no-open", "--port", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     times = []
     for _ in range(3):
         began = time.perf_counter()
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment | {"COLUMNS": "200"})
         try:
             assert process.stderr is not None
             found = None

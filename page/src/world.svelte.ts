@@ -17,6 +17,7 @@ import { SavedApi } from "./lib/saved-api.ts";
 import { fromHash, PLACES, toHash, type ModelRef, type Place, type Route } from "./lib/route.ts";
 import { falling, PLAIN, shape, type Distribution } from "./lib/softmax.ts";
 import { bounded, grown, MOST_NODES, raised, rooted, within as treeWithin, type Search, type Tree } from "./lib/tree.ts";
+import { nextFrame } from "./lib/task.ts";
 import { filled, LANGUAGES, STRINGS, type Key, type Language, type Values } from "./lib/strings.ts";
 import type { Theme } from "./lib/colour.ts";
 import { longRunWorker } from "./worker.ts";
@@ -29,6 +30,8 @@ const WALK_MS = 420;
 const MOST_AT_ONCE = 256;
 const NOTHING_KNOWN: Answer = { law: null, danger: null, dangerB: null };
 const HASH_MS = 150;
+/** Of a training of so many steps each is on the screen for a frame at least; of a longer one as many as it comes to. */
+const MOST_SEEN = 200;
 /** After more steps than any training makes: only its end is waited for. */
 const NO_STEP = 999_999_999;
 
@@ -78,8 +81,14 @@ class World {
   places: readonly Place[] = $derived(
     this.saved === null ? PLACES : this.models.length > 0 ? (["chain", "red", "lessons"] as const) : (["lessons"] as const),
   );
-  a: ModelRef | null = $derived(this.resolve(this.route.a) ?? this.first());
-  b: ModelRef | null = $derived(this.resolve(this.route.b));
+  // Of a route that changes, what stays the same: whatever follows from these alone is not worked out anew.
+  private chosenA = $derived(this.route.a);
+  private chosenB = $derived(this.route.b);
+  private written = $derived(this.route.ids);
+  private cut = $derived(this.route.at);
+  private branched = $derived(this.route.tree);
+  a: ModelRef | null = $derived(this.resolve(this.chosenA) ?? this.first());
+  b: ModelRef | null = $derived(this.resolve(this.chosenB));
   /** Whether the address names a model that isn't served. */
   isStray = $derived(this.info !== null && this.route.a !== null && this.find(this.route.a) === null);
   modelA: ModelInfo | null = $derived(this.find(this.a));
@@ -101,16 +110,16 @@ class World {
   symbols: string[] | null = $derived(this.modelA?.symbols ?? null);
 
   /** The whole text. Ids that the model lacks, as an address made with another one has them, are left out. */
-  ids: number[] = $derived(within(this.route.ids, this.modelA?.vocab_size ?? Infinity));
+  ids: number[] = $derived(within(this.written, this.modelA?.vocab_size ?? Infinity));
   /** How many were left out. */
-  nStrange = $derived(this.route.ids.length - this.ids.length);
+  nStrange = $derived(this.written.length - this.ids.length);
   /** The text up to where it is looked at; what stands after that stays until something else is written. */
   text: number[] = $derived(
-    this.route.at === null ? this.ids : within(this.route.ids.slice(0, this.route.at), this.modelA?.vocab_size ?? Infinity),
+    this.cut === null ? this.ids : within(this.written.slice(0, this.cut), this.modelA?.vocab_size ?? Infinity),
   );
   /** The contexts that were visited since the prompt, and the tokens from there to where the text is looked at. */
   tree: Tree = $derived.by(() => {
-    const [{ tree, ids }, V] = [this.route, this.modelA?.vocab_size ?? Infinity];
+    const [tree, ids, V] = [this.branched, this.written, this.modelA?.vocab_size ?? Infinity];
     if (this.nStrange === 0) return treeWithin(tree, V);
     const root = within(ids.slice(0, tree.root), V).length;
     return grown(treeWithin({ ...tree, root }, V), this.ids.slice(root));
@@ -517,6 +526,7 @@ class World {
         this.training = { ...training, step: event.step + 1, losses };
       } else if (event.name === "frame") {
         this.keepFrame(run, event.step, event.logits, request);
+        if (request.steps <= MOST_SEEN) await nextFrame();
       } else if (event.name === "done") {
         await this.refresh();
         this.adopt(run, event.model);

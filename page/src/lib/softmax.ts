@@ -17,8 +17,6 @@ export const PLAIN: Sampler = { temperature: 1, topK: 0, topP: 1 };
 export interface Distribution {
   /** After temperature, top-k and top-p; sums to 1. */
   probs: Float64Array;
-  /** With temperature alone: what the cuts were made in. */
-  uncut: Float64Array;
   /** How many of the likeliest tokens top-k leaves, and how many of those top-p leaves. */
   keptByK: number;
   keptByP: number;
@@ -93,15 +91,13 @@ export function falling(values: ArrayLike<number>): Float64Array {
 
 /** The distribution of a sampler. `ordered`, if at hand, is `falling(logits)`. */
 export function shape(logits: ArrayLike<number>, sampler: Sampler, ordered?: Float64Array): Distribution {
+  const { temperature } = sampler;
   const n = logits.length;
-  const uncut = new Float64Array(n);
-  const entropy = distribute(logits, sampler.temperature, uncut);
-  if (sampler.temperature === 0) return { probs: uncut, uncut, keptByK: 1, keptByP: 1, entropy };
-  if (!isCut(sampler)) return { probs: uncut, uncut, keptByK: n, keptByP: n, entropy };
-  const kept = keptOf(ordered ?? falling(logits), sampler);
   const probs = new Float64Array(n);
-  const entropyOfKept = distribute(onlyKept(logits, kept), sampler.temperature, probs);
-  return { probs, uncut, keptByK: kept.byK, keptByP: kept.byP, entropy: entropyOfKept };
+  const kept = temperature > 0 && isCut(sampler) ? keptOf(ordered ?? falling(logits), sampler) : null;
+  const entropy = distribute(kept ? onlyKept(logits, kept) : logits, temperature, probs);
+  const all = temperature === 0 ? 1 : n;
+  return { probs, keptByK: kept?.byK ?? all, keptByP: kept?.byP ?? all, entropy };
 }
 
 /** How many of the likeliest tokens the cuts leave, and the smallest logit among them. */
