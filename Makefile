@@ -13,7 +13,7 @@ setup: .venv/installed  ## install GlassGPT into .venv
 test: .venv/installed-dev  ## every test, on two cores in under five minutes
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-slow: .venv/installed-dev  ## the tests that take longer: thousands of damaged files, a gigabyte of text, hundreds of kills (about twenty minutes)
+slow: .venv/installed-dev  ## the tests that take longer: thousands of damaged files, a gigabyte of text, hundreds of kills, the README, the page in a browser (about half an hour)
 	$(BIN)/python -m pytest -q -m slow
 
 check: .venv/installed-dev  ## format, lint, types

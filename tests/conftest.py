@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from glassgpt.training.loop import train
 from glassgpt.training.recipe import read_recipe
 from glassgpt.weights.run import Run
 
+# The programs that tests start may keep what Python compiled, as they do for users: else each compiles everything.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 collect_ignore = ["data/make_tf_gpt2.py"]  # needs TensorFlow, which made what lies beside it
 RECIPE = Path(__file__).parents[1] / "recipes" / "baby.toml"
 

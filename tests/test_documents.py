@@ -26,6 +26,7 @@ def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
 
 
+@pytest.mark.slow
 def test_every_command_and_the_python_of_the_readme_run_as_written(tmp_path):
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith(".venv/bin/glassgpt")]

@@ -103,6 +103,7 @@ def test_the_tour_leaves_its_pictures_and_its_report(tour):
     assert (out / "before-after.png") in map(Path, told["pictures"])
 
 
+@pytest.mark.slow
 def test_the_tour_told_again_says_the_same(tour):
     out, told = tour
     again = in_a_process("tour", "--out", out, "--json")

@@ -7,7 +7,10 @@ import subprocess
 import sys
 import urllib.request
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_tour_serves_its_model_until_it_is_stopped(tmp_path):
     words = [sys.executable, "-m", "glassgpt", "tour", "--out", "out"]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -30,6 +33,7 @@ def test_the_tour_serves_its_model_until_it_is_stopped(tmp_path):
     assert (tmp_path / "out" / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_a_tour_without_the_page_ends_by_itself(tmp_path):
     words = [sys.executable, "-m", "glassgpt", "tour", "--out", "out", "--no-page"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)

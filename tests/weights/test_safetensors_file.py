@@ -377,6 +377,7 @@ def dense_json(folder):
     return 200
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory is read from /proc")
 def test_small_files_that_claim_much_are_refused_before_anything_is_allocated(folder, tmp_path):
     bombs = [one_terabyte, long_header, many_tensors, many_layers, wide_json, dense_json, dense_words]
