@@ -296,5 +296,6 @@ def test_a_tree_that_is_too_large_says_what_it_left_out(open_page, base):
     tree = page.locator("#tree")
     expect(tree.get_by_text("15 contexts, visited longest ago, were left out.")).to_be_visible()
     expect(tree.locator("g.visited")).to_have_count(200)
+    page.wait_for_timeout(500)  # until the address, which is written once nothing moves, has it
     page.reload()
     expect(tree.get_by_text("15 contexts, visited longest ago, were left out.")).to_be_visible()
