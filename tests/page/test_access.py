@@ -39,6 +39,11 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "inside, empty": ("inside?m=base", "text=No text yet"),
     "inside, words": (f"inside?{WORDS}", "table.lens button"),
     "inside, a head off": (f"inside?{WORDS}&off=1.0&L=1", "text=Strongest heads"),
+    "inside, A less B": (f"inside?{BABY}&b=baby-run@0&show=difference", "table.lens button >> nth=20"),
+    "inside, A and B": (
+        "inside?m=baby-run@50&ctx=101&b=baby-gpt-untrained&show=both",
+        "h2.which >> nth=1",
+    ),
     "inside, baby": (f"inside?{BABY}", "table.lens button"),
     "inside, a head step by step": (f"inside?{WORDS}&L=1&H=1&steps=2", "text.weight"),
     "inside, a head of the baby": (f"inside?{BABY}&steps=last", "text.mark"),

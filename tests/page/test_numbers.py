@@ -375,6 +375,48 @@ def test_every_step_inside_a_head(open_page, baby_run, base, model):
     expect(page).to_have_url(re.compile(r"^(?!.*steps=).*$"))
 
 
+def test_inside_two_models_side_by_side_and_their_difference(open_page, baby_run):
+    """Of each head how much attention lies elsewhere, of one head each cell, and the lens of either model."""
+    ids = [1, 0, 1]
+    page = open_page(f"{address('inside', ctx='101')}&b=baby-run@0&show=difference&L=2&H=1")
+    a, b = (trace(baby_run.model(step), ids, Want(attention="all", lens=1)) for step in (50, 0))
+    gaps = a.attention - b.attention
+    apart = 0.5 * np.abs(gaps).sum(-1).mean(-1)
+
+    def check():
+        marks = page.locator(".beside.pair svg .mark").all_text_contents()
+        assert len(marks) == apart.size
+        for text, distance in zip(marks, apart.ravel(), strict=True):
+            assert agrees(f"{text}%", float(distance), percent), (marks, apart)
+
+    soon(page, check)
+    picture = page.get_by_role("img", name=re.compile("^A − B: layer 2, head 1"))
+    picture.focus()
+    for row, column in itertools.product(range(3), range(3)):
+        picture.press("Home")
+        for key, times in (("ArrowDown", row), ("ArrowRight", column)):
+            for _ in range(times):
+                picture.press(key)
+
+        def check_cell(row=row, column=column):
+            told = re.search(r"(\S+) percentage points", picture.get_attribute("aria-label"))
+            gap = 100 * float(gaps[2, 1, row, column])
+            assert told and agrees(told[1].replace("−", "-").lstrip("+"), gap, lambda x: fixed(x, 1)), (told, gap)
+
+        soon(page, check_cell)
+
+    def check_lenses():
+        for table, found in zip(page.locator("table.lens").all(), (a, b), strict=True):
+            cells = [cell.split() for cell in table.get_by_role("button").all_inner_texts()]
+            best = found.lens_tokens[::-1, :, 0].ravel()
+            assert [int(cell[0]) for cell in cells] == best.tolist(), (cells, best)
+
+    soon(page, check_lenses)
+    page.locator("label", has=page.get_by_role("radio", name="B", exact=True)).click()
+    expect(page.get_by_role("heading", name=re.compile("^B: baby run, step 0"))).to_be_visible()
+    expect(page.locator("table.lens")).to_have_count(1)
+
+
 def test_what_is_lost_without_each_head_and_mlp(open_page, base):
     """The cells of the map, and of one head the bars before and after with their difference."""
     model, words = glassgpt.load(str(base))
