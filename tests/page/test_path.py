@@ -210,7 +210,7 @@ class Newcomer:
         self.keyboard.write("Mira has a")
         self.ids = self.words.encode("Mira has a")
         self.shows_tokens(self.ids)
-        self.keyboard.use(self.button("Greedy"))
+        self.keyboard.use(self.button("T = 0"))
         self.keyboard.reach(self.page.get_by_label("How many tokens"))
         self.keyboard.write("6")
         self.keyboard.use(self.button("Write on"))

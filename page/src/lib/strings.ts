@@ -246,7 +246,7 @@ const EN = {
   "top.p": "Top-p",
   seed: "Seed",
   "seed.note": "same seed, same walk",
-  greedy: "Greedy",
+  greedy: "T = 0",
   plain: "As the model says",
 
   // ---- the inspector ----
@@ -765,7 +765,7 @@ const ZH: Record<Key, string> = {
   "top.p": "Top-p",
   seed: "种子",
   "seed.note": "种子相同，路线相同",
-  greedy: "贪心",
+  greedy: "T = 0",
   plain: "按模型原样",
 
   inspector: "数字",
