@@ -774,6 +774,11 @@ class World {
     return this.training?.run === id && !this.training.isDone;
   }
 
+  /** Whether the server can be asked about a model now. */
+  canAsk(ref: ModelRef): boolean {
+    return !this.isLive(ref.id) && this.problem === null;
+  }
+
   private keepChain(ref: ModelRef, chain: ChainReply): void {
     // Of models changed by hand, as many as a slider passes, those that are shown stay.
     const shown = [this.a, this.b].map((ref) => ref && keyOf(ref));

@@ -49,6 +49,8 @@ VIEWS = {  # a name: the address, and what is there once it is ready
     "inside, a head of the baby": (f"inside?{BABY}&steps=last", "text.mark"),
     "meaning, words": (f"meaning?{WORDS}", "ol.steps > li"),
     "meaning, empty": ("meaning?m=base", "g.dot"),
+    "meaning, A and B": ("meaning?m=baby-run@50&ctx=101&b=baby-run@0&show=both", ".pair > div + div ol.steps > li"),
+    "meaning, A less B": (f"meaning?{WORDS}&b=base&show=difference", ".pair > div + div ol.steps > li"),
     "red, none": ("red?m=baby-run@50&ctx=101", "text=No state is red"),
     "red, marked": (f"red?{BABY}", ".answer b"),
     "red, compared": (f"red?{BABY}&b=baby-run@0&show=both", ".answer span"),

@@ -510,6 +510,48 @@ def test_a_b_and_their_difference(open_page, baby_run):
     soon(page, check)
 
 
+def test_the_way_ahead_and_the_neighbours_are_those_of_the_models_shown(open_page, baby_run):
+    """Of B alone, and of A beside B: the path with the chances in its fans, and how near the other token is."""
+    page = open_page(f"{address('meaning', ctx='101')}&b=baby-run@0&show=b")
+    page.get_by_label("Tokens ahead").fill("4")
+    page.get_by_label("Nearest words").fill("0")
+    gpts = {"A": baby_run.model(50), "B": baby_run.model(0)}
+
+    def expect_only(*shown):
+        lists = page.locator("ol.steps")
+        assert lists.count() == len(shown)
+        cosines = page.locator(".near ol li").all_inner_texts()
+        for at, gpt in enumerate(gpts[name] for name in shown):
+            ids = [1, 0, 1]
+            steps = lists.nth(at).locator("li")
+            assert steps.count() == 5
+            for step in range(4):
+                probs = np.exp(log_softmax(gpt.next_token_logits([ids[-3:]])[0]))
+                fan = steps.nth(step).locator("button").all_inner_texts()
+                assert steps.nth(step).locator("b").inner_text() == str(ids[-1])
+                for text, token in zip(fan, np.argsort(-probs), strict=True):
+                    name, chance = text.split()
+                    assert name == str(token) and agrees(chance, probs[token], percent), (text, probs)
+                ids.append(int(probs.argmax()))
+            zero, one = gpt.wte.weight.detach().double().numpy()
+            cosine = zero @ one / np.linalg.norm(zero) / np.linalg.norm(one)
+            name, shown_cosine = cosines[at].split()
+            assert name == "1" and agrees(shown_cosine, cosine, lambda x: fixed(x, 3)), (cosines, cosine)
+
+    soon(page, lambda: expect_only("B"))
+    expect(page.get_by_role("button", name="Save as CSV: Words in meaning space")).to_have_count(1)
+    with page.expect_download() as kept:
+        page.get_by_role("button", name="Save as CSV: Words in meaning space").click()
+    assert kept.value.suggested_filename == "embedding-map-b.csv"
+    page.get_by_text("A | B", exact=True).click()
+    soon(page, lambda: expect_only("A", "B"))
+    headings = page.locator("main .pair h2.one").all_inner_texts()
+    assert headings == ["A: baby run, step 50", "B: baby run, step 0"] * 3
+    page.get_by_text("A − B", exact=True).click()
+    expect(page.get_by_text("there is no A − B of two maps")).to_be_visible()
+    soon(page, lambda: expect_only("A", "B"))
+
+
 def test_the_loss_of_every_step(open_page, baby_run):
     page = open_page(address(model="baby-run@50"))
     slider, output = page.locator("#timeline"), page.locator("output")
