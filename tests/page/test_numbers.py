@@ -417,6 +417,83 @@ def test_inside_two_models_side_by_side_and_their_difference(open_page, baby_run
     expect(page.locator("table.lens")).to_have_count(1)
 
 
+def expect_the_bars_of_b(page, order, probs, plain):
+    """A bar for each of the likeliest tokens, and the entropies and cuts that stand beside them."""
+
+    def check():
+        rows = page.eval_on_selector_all("g.bar-row", BAR_TEXTS)
+        assert len(rows) == len(order)
+        for token, (said, value, _) in zip(order, rows, strict=True):
+            assert agrees(value, probs[token], bar) and agrees(said.rsplit(" ", 1)[1], plain[token], bar), said
+        shown = page.get_by_text(re.compile(r"^Entropy \S+ bits; at temperature 1")).inner_text().split()
+        assert agrees(shown[1], bits(entropy(probs)), lambda x: fixed(x, 2)), shown
+        assert agrees(shown[-2], bits(entropy(plain)), lambda x: fixed(x, 2)), shown
+        facts = facts_of(page, "main dl")
+        assert facts["Tokens left (B)"] == f"{np.count_nonzero(probs)} / {len(probs)}"
+        assert agrees(facts["The likeliest has (B)"], probs.max(), hundredth)
+
+    soon(page, check)
+
+
+def test_the_bars_of_b_and_of_a_less_b(open_page, base):
+    """The model with words beside itself with one weight changed, under a temperature and top-k."""
+    model, words = glassgpt.load(str(base))
+    ids = words.encode("Mira has a")
+    by_hand = Change("ln_f.weight", (3,), 6.0)
+    a, b = (m.next_token_logits([ids])[0] for m in (model, changed(model, by_hand)))
+    context, cuts = np.array([ids]), processors(1.5, 12)
+    p, q = (np.exp(log_softmax(np.asarray(apply(cuts, context, z[None], model.context_length))))[0] for z in (a, b))
+    place = address("tokens", "base", (1.5, 12, 1.0), ctx=".".join(map(str, ids)))
+    page = open_page(f"{place}&b=base~ln_f.weight:3:6&show=b", viewport={"width": 1720, "height": 1000})
+    expect_the_bars_of_b(page, np.argsort(-b, kind="stable")[:20], q, np.exp(log_softmax(b)))
+    page.get_by_text("A − B", exact=True).click()
+    top = [token for token in likeliest_of_both(p, q, 10) if max(p[token], q[token]) > 0]
+    middle = (p + q) / 2
+    divergence = entropy(middle) - (entropy(p) + entropy(q)) / 2
+    assert divergence > 1e-4
+
+    def check():
+        values = page.locator("main svg .value").all_text_contents()
+        changes = page.locator("main svg .change").all_text_contents()
+        assert len(changes) == len(top)
+        for at, token in enumerate(top):
+            assert agrees(values[2 * at], q[token], bar) and agrees(values[2 * at + 1], p[token], bar)
+            digits = len(changes[at].partition(".")[2])
+            assert abs(float(changes[at].replace("−", "-")) - 100 * (p[token] - q[token])) <= 0.51 * 10**-digits
+        shown = page.get_by_text(re.compile(r"^Jensen-Shannon divergence of A and B: ")).inner_text().split()
+        assert agrees(shown[-2], bits(divergence), lambda x: fixed(x, 4)), (shown, divergence)
+
+    soon(page, check)
+    page.locator("header").get_by_text("B", exact=True).last.click()
+    page.locator("g.bar-row").first.click()  # what B expects can be written too
+    expect(page.locator("ol.chips > li")).to_have_count(len(ids) + 1)
+
+
+def test_red_by_b_and_the_difference(open_page, baby_run):
+    page = open_page(f"{address('red', ctx='111', red='0', n=20)}&b=baby-run@0&show=b")
+    a, b = (Beside(baby_run.model(step)).log_reach([0], 20, 0b111) for step in (50, 0))
+    near = [Beside(baby_run.model(0)).log_reach([0], 20, state) for state in range(1, 8)]
+
+    def check_b():
+        assert agrees(page.locator(".answer b").inner_text(), b, from_log)
+        for text, log in zip(rows_of(page, "main table.ruled tbody tr"), sorted(near, reverse=True), strict=True):
+            assert agrees(text[1], log, from_log), (text, log)
+
+    soon(page, check_b)
+    page.get_by_text("A − B", exact=True).click()
+
+    def check_both():
+        assert agrees(page.locator(".answer b").inner_text(), a, from_log)
+        other, less = page.locator(".answer span").all_inner_texts()
+        assert agrees(other.split()[-1], b, from_log)
+        points = 100 * (np.exp(a) - np.exp(b))
+        assert abs(points) >= 1 and agrees(
+            less.split()[-2].replace("−", "-").lstrip("+"), points, lambda x: fixed(x, 1)
+        )
+
+    soon(page, check_both)
+
+
 def test_what_is_lost_without_each_head_and_mlp(open_page, base):
     """The cells of the map, and of one head the bars before and after with their difference."""
     model, words = glassgpt.load(str(base))

@@ -68,6 +68,15 @@ export function signed(value: number, digits: number): string {
   return Number(text) === 0 ? text : value < 0 ? `−${text}` : `+${text}`;
 }
 
+/** The difference of two probabilities given by their natural logarithms, in percentage points, however small. */
+export function pointsBetween(logP: number, logQ: number): string {
+  if (logP === logQ) return "0";
+  const [high, low] = logP > logQ ? [logP, logQ] : [logQ, logP];
+  const log = high + Math.log(-Math.expm1(low - high)) + Math.log(100);
+  const size = log >= 0 ? Math.exp(log).toFixed(1) : log > Math.log(0.001) ? Math.exp(log).toPrecision(2) : fromLog(log);
+  return `${logP > logQ ? "+" : "−"}${size}`;
+}
+
 export const bits = (nats: number): number => nats / Math.LN2;
 
 /** Round numbers, about `count` of them, from `low` to `high`: the ticks of an axis. */
