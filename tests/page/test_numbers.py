@@ -242,6 +242,25 @@ def test_the_inspector_of_every_state(open_page, baby_run):
         soon(page, check)
 
 
+def test_the_inspector_speaks_of_the_model_that_is_shown(open_page, baby_run):
+    page = open_page(f"{address(ctx='101', red='0', n=10)}&b=baby-run@0&show=b")
+    for name, step in (("B", 0), ("A | B", 50)):
+        page.locator("header label", has_text=re.compile(rf"^\s*{re.escape(name)}\s*$")).last.click()
+        model = baby_run.model(step)
+        beside, logits = Beside(model), model.next_token_logits([[1, 0, 1]])[0]
+
+        def check(beside=beside, logits=logits, step=step):
+            for token, cells in enumerate(rows_of(page, "aside table tbody tr")):
+                assert agrees(cells[1].replace("−", "-").lstrip("+"), logits[token], lambda x: fixed(x, 3)), cells
+                assert agrees(cells[2], beside.probs[0b101, token], hundredth), cells
+            facts = facts_of(page)
+            assert agrees(facts["Entropy"], entropy(beside.probs[0b101]), lambda x: in_bits(x, 3)), facts
+            assert agrees(facts["Red within 10"], beside.log_reach([0], 10, 0b101), from_log), facts
+            assert f"baby@{step}" in page.locator("aside pre").inner_text()
+
+        soon(page, check)
+
+
 def test_red_within_n_under_samplers_and_for_very_small_numbers(open_page, baby_run):
     page = open_page(address("red", ctx="111", red="0", n=3))
     answer, horizon = page.locator(".answer b"), page.locator(".horizon input[type=number]")
