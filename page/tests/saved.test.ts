@@ -52,6 +52,20 @@ function insides(page: string, tag: string): { attributes: string; text: string 
 }
 
 describe("a saved page", () => {
+  test("holds a model with a weight changed beside the model, at the same step", async () => {
+    const change = { name: "wte.weight", at: [0, 1], value: 2.5 };
+    const other = { ...chain, logits: Float32Array.of(1, 2, 3, 4) };
+    const chains = [
+      { ref: { id: "baby", step: 2 }, chain },
+      { ref: { id: "baby", step: 2, change }, chain: other },
+    ];
+    const api = new SavedApi(packed({ models: [model], chains, replies: [] }, about));
+    expect((await api.info()).models[0].steps).toEqual([2]);
+    expect([...(await api.chain({ id: "baby", step: 2 })).logits]).toEqual([...chain.logits]);
+    expect([...(await api.chain({ id: "baby", step: 2, change })).logits]).toEqual([...other.logits]);
+    await expect(api.chain({ id: "baby", step: 2, change: { ...change, value: 2 } })).rejects.toThrow(ApiError);
+  });
+
   test("answers as the server did", async () => {
     const api = new SavedApi(JSON.parse(JSON.stringify(saved)) as Saved);
     expect((await api.info()).models).toEqual([{ ...model, steps: [0, 2], state: "ready", message: "" }]);

@@ -38,7 +38,8 @@ export interface Known {
 
 /** What is known of some models; each with those of its steps whose tables are there. */
 export function packed(known: Known, about: Pick<Saved, "hash" | "language" | "mode" | "date" | "text" | "lessons"> & { info: Info }): Saved {
-  const stepsOf = (id: string): number[] => known.chains.flatMap(({ ref }) => (ref.id === id && ref.step !== null ? [ref.step] : [])).sort((a, b) => a - b);
+  const stepsOf = (id: string): number[] =>
+    [...new Set(known.chains.flatMap(({ ref }) => (ref.id === id && ref.step !== null ? [ref.step] : [])))].sort((a, b) => a - b);
   const counted = new Map(known.chains.flatMap(({ ref, chain }) => (chain.counts ? [[ref.id, chain.counts] as const] : [])));
   return {
     ...about,
