@@ -718,6 +718,12 @@ class World {
     return text === null ? `#${id}` : visible(text);
   }
 
+  /** One of two models as headings and legends call it: "B: baby, step 50". */
+  headingOf(which: "A" | "B", ref: ModelRef | null, title: string): string {
+    const step = ref?.step == null ? [] : [this.t("step.n", { step: ref.step })];
+    return `${which}: ${[title, ...step, ...(ref?.change ? [this.t("change.one")] : [])].join(", ")}`;
+  }
+
   isBusy(prefix: string): boolean {
     return this.busy.some((name) => name.startsWith(prefix));
   }

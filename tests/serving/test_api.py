@@ -392,8 +392,10 @@ def test_weights_of_large_models_and_of_none_are_not_changed(monkeypatch, ask):
     change = {"name": "wte.weight", "at": [0, 0], "value": 0.5}
     refused(ask("landscape", model=BABY, plane="path", seed=0, change=change), 400, "usage")
     refused(ask("chain", model="plain", change=change), 501, "usage")
+    refused(ask("weights", model="plain", want=[]), 501, "usage")
     monkeypatch.setattr(models, "MAX_CHANGEABLE", 10_000)
     refused(ask("next", model=BABY, ids=[1], change=change), 413, "too_big")
+    refused(ask("weights", model=BABY, want=["wte.weight"]), 413, "too_big")
 
 
 def test_nothing_is_sent_that_was_not_wanted(ask):

@@ -219,6 +219,7 @@ class Api:
         asked, served, step = await self._asked(request)
         names = asked.texts("want", MOST_WANTED)
         asked.nothing_else()
+        served.refuse_unless_changeable()
 
         def work() -> Response:
             every = parameters_of(served.model(step))

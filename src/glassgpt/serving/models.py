@@ -65,16 +65,18 @@ class Served:
         self._models.move_to_end(step)
         return self._models[step] if self.change is None else changed(self._models[step], self.change)
 
-    def with_change(self, change: Change) -> Served:
-        """The same in the same worker, its model with one weight changed.
-
-        Raises Refusal for a model that is too large, UnsupportedError for one that is no GPT.
-        """
+    def refuse_unless_changeable(self) -> None:
+        """Raise Refusal for a model whose weights are too many to be shown and changed by hand, UnsupportedError for
+        one that is no GPT."""
         if self.source.config is None:
             raise UnsupportedError("only a GPT has weights that can be changed, and this model is none")
         if (size := self.source.config.n_parameters) > MAX_CHANGEABLE:
             what = f"{self.id} has {size:,} parameters, and by hand they are changed of models with up to"
             raise Refusal("too_big", f"{what} {MAX_CHANGEABLE:,}", "change a weight of a smaller model")
+
+    def with_change(self, change: Change) -> Served:
+        """The same in the same worker, its model with one weight changed. Raises as `refuse_unless_changeable`."""
+        self.refuse_unless_changeable()
         twin = copy.copy(self)
         twin.change = change
         return twin
